@@ -1,0 +1,372 @@
+"""The schema of a config file.
+
+A config is YAML. Everything has a default, a file states only what differs, an unknown key is an error, and
+`section.key=value` overrides from the command line come last. Settings of AQR carry the names that people know
+from earlier AQR experiments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from aqr.errors import InputError
+from aqr.taxonomy import CAMERAS
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Sensors(Section):
+    """What the detector sees, in training and in inference."""
+
+    lidar: bool = True
+    cameras: tuple[str, ...] = CAMERAS
+
+    @model_validator(mode="after")
+    def _something(self) -> Sensors:
+        if not self.lidar and not self.cameras:
+            raise ValueError("a detector needs LiDAR or at least one camera")
+        if len(set(self.cameras)) != len(self.cameras):
+            raise ValueError("a camera is named twice")
+        return self
+
+
+class ImageAugmentation(Section):
+    """Sizes relative to the source image; used in training only, apart from `size`.
+
+    At inference the image is resized to cover `size` and cropped at the top (sky), centred left to right.
+    """
+
+    size: tuple[Count, Count] = (320, 800)
+    """Height and width that the network sees, multiples of 32."""
+    resize: tuple[Positive, Positive] = (0.94, 1.25)
+    """Range of the random scale, relative to the scale used at inference."""
+    flip: bool = True
+
+    @model_validator(mode="after")
+    def _sizes(self) -> ImageAugmentation:
+        if self.size[0] % 32 or self.size[1] % 32:
+            raise ValueError(f"image size {list(self.size)} must be multiples of 32")
+        if self.resize[0] > self.resize[1]:
+            raise ValueError(f"resize range {list(self.resize)} runs backwards")
+        return self
+
+
+class BevAugmentation(Section):
+    """Global augmentation of points and boxes; `lidar2img` follows."""
+
+    rotation: NonNegative = 0.785
+    """Largest angle, radians, drawn uniformly from [-rotation, rotation]."""
+    scale: tuple[Positive, Positive] = (0.9, 1.1)
+    translation: NonNegative = 0.5
+    """Standard deviation per axis, metres."""
+    flip_x: bool = True
+    flip_y: bool = True
+
+
+class Data(Section):
+    root: Path = Path("data/nuscenes")
+    version: str = "v1.0-trainval"
+    train_split: str = "train"
+    val_split: str = "val"
+    sweeps: Annotated[int, Field(ge=0, le=10)] = 10
+    """Number of earlier LiDAR sweeps added to the keyframe; fewer are used where fewer exist."""
+    image: ImageAugmentation = ImageAugmentation()
+    bev: BevAugmentation = BevAugmentation()
+    augment: bool = True
+    cbgs: bool = True
+    """Class-balanced grouping and sampling (arXiv 1908.09492) of training samples."""
+    batch_size: Count = 4
+    """Per GPU."""
+    workers: Annotated[int, Field(ge=0)] = 4
+
+
+class LidarEncoder(Section):
+    """Pillars (arXiv 1812.05784) and a SECOND-style BEV backbone with an FPN, in plain PyTorch."""
+
+    pillars: tuple[Count, Count] = (512, 512)
+    """Pillar grid, rows (y) and columns (x) over pc_range."""
+    pillar_channels: Count = 64
+    channels: tuple[Count, ...] = (64, 128, 256)
+    blocks: tuple[Count, ...] = (3, 5, 5)
+    strides: tuple[Count, ...] = (2, 2, 2)
+    out_stride: Count = 4
+    """Pillars per cell of the BEV map, a power of two: 512 pillars give a 128 x 128 map."""
+
+    @model_validator(mode="after")
+    def _stages(self) -> LidarEncoder:
+        if not len(self.channels) == len(self.blocks) == len(self.strides):
+            raise ValueError("channels, blocks and strides must have one entry per stage")
+        if any(n % self.out_stride for n in self.pillars):
+            raise ValueError(f"pillars {list(self.pillars)} must be multiples of out_stride {self.out_stride}")
+        return self
+
+    @property
+    def bev_size(self) -> tuple[int, int]:
+        """Rows and columns of the BEV map."""
+        return self.pillars[0] // self.out_stride, self.pillars[1] // self.out_stride
+
+
+class ImageEncoder(Section):
+    """A backbone from transformers and an FPN whose output has stride 16."""
+
+    backbone: str = "resnet"
+    """Model type of a transformers backbone (resnet, convnext, swin, dinov2, …), or `timm:NAME`."""
+    pretrained: str | None = None
+    """Hub name or folder of pretrained weights; None starts from random ones."""
+    options: dict[str, Any] = {}
+    """Fields of the backbone's transformers config, where it is not pretrained (`depths`, `hidden_sizes`, …)."""
+    freeze_norm: bool = False
+    """Keep batch-norm statistics as loaded; sensible with pretrained weights and small batches."""
+
+
+class Denoising(Section):
+    """Denoising queries (arXiv 2203.01305, as used by CMT)."""
+
+    groups: Annotated[int, Field(ge=0)] = 10
+    """Copies of the ground truth; 0 turns denoising off."""
+    noise_scale: NonNegative = 1.0
+    """Largest offset of a noised centre, in half box sizes."""
+    split: Fraction = 0.75
+    """A copy displaced by more than this share of the largest offset is labelled background."""
+
+
+class Loss(Section):
+    cls: NonNegative = 2.0
+    bbox: NonNegative = 0.25
+    dn: NonNegative = 1.0
+    """Weight of the denoising losses."""
+    code_weights: tuple[NonNegative, ...] = (2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2)
+    """CMT's, for x, y, z, l, w, h, sin, cos, vx, vy."""
+    heatmap: NonNegative = 0.0
+    """Weight of the auxiliary centre heatmap on the BEV map (arXiv 2006.11275); 0 builds no heatmap head."""
+
+    @model_validator(mode="after")
+    def _ten(self) -> Loss:
+        if len(self.code_weights) != 10:
+            raise ValueError(f"code_weights needs 10 numbers, has {len(self.code_weights)}")
+        return self
+
+
+class DetectorConfig(Section):
+    """A CMT-style detector (arXiv 2301.01283)."""
+
+    pc_range: tuple[float, float, float, float, float, float] = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
+    hidden_dim: Count = 256
+    num_query: Count = 900
+    num_layers: Count = 6
+    num_heads: Count = 8
+    feedforward_dim: Count = 1024
+    dropout: Fraction = 0.1
+    reference_init: Literal["uniform", "grid"] = "uniform"
+    """Start of the learned reference points: uniform in pc_range, or on a regular BEV grid at one height."""
+    max_detections: Annotated[int, Field(ge=1, le=500)] = 300
+    lidar: LidarEncoder = LidarEncoder()
+    image: ImageEncoder = ImageEncoder()
+    denoising: Denoising = Denoising()
+    loss: Loss = Loss()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DetectorConfig:
+        if any(low >= high for low, high in zip(self.pc_range[:3], self.pc_range[3:], strict=True)):
+            raise ValueError(f"pc_range {list(self.pc_range)} is empty along an axis")
+        if self.hidden_dim % self.num_heads:
+            raise ValueError(f"hidden_dim {self.hidden_dim} is not a multiple of num_heads {self.num_heads}")
+        return self
+
+
+class Router(Section):
+    window_sizes: tuple[Count, Count] = (5, 9)
+    """Side of the attended window in the BEV map and in an image map, cells, odd."""
+    num_heads: Count = 4
+
+    @model_validator(mode="after")
+    def _odd(self) -> Router:
+        if any(size % 2 == 0 for size in self.window_sizes):
+            raise ValueError(f"window_sizes {list(self.window_sizes)} must be odd")
+        return self
+
+
+class Renderer(Section):
+    render_method: Literal["gaussian", "bilinear", "direct", "distance_weighted"] = "gaussian"
+    gaussian_sigma: Positive = 1.0
+    """Standard deviation of the Gaussian, and decay length of `distance_weighted`, in cells."""
+    min_weight_threshold: NonNegative = 0.01
+    max_weight_clamp: Annotated[float, Field(ge=1.0)] = 2.0
+
+
+class Modulator(Section):
+    modulation_type: Literal["element_wise", "channel_wise", "adaptive"] = "element_wise"
+    residual_weight: Fraction = 0.7
+    form: Literal["convex", "additive"] = "convex"
+    gate: bool = True
+
+
+PRESETS: Final[dict[str, tuple[float, float]]] = {
+    "seed-2.5-0.6": (2.5, 0.6),
+    "seed-2.0-0.65": (2.0, 0.65),
+    "A": (2.0, 0.70),
+    "B": (2.2, 0.68),
+    "C": (2.0, 0.65),
+}
+"""max_weight_clamp and residual_weight of settings that have been tried or recommended, all without a gate."""
+
+
+class Aqr(Section):
+    enabled: bool = True
+    preset: str | None = None
+    """One of `PRESETS`; settings stated beside it win over the preset's."""
+    parameterisation: Literal["sigmoid", "centered"] = "sigmoid"
+    router: Router = Router()
+    renderer: Renderer = Renderer()
+    modulator: Modulator = Modulator()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("preset") is None:
+            return values
+        if values["preset"] not in PRESETS:
+            raise ValueError(f"unknown preset {values['preset']!r}; known: {', '.join(PRESETS)}")
+        clamp, residual = PRESETS[values["preset"]]
+        preset = {
+            "parameterisation": "sigmoid",
+            "renderer": {"max_weight_clamp": clamp},
+            "modulator": {"residual_weight": residual, "form": "convex", "gate": False},
+        }
+        return _merge(preset, values)
+
+
+class Train(Section):
+    steps: Count = 20_000
+    """Optimizer steps in all."""
+    lr: Positive = 1.4e-4
+    """Learning rate at the start of the one-cycle schedule."""
+    lr_peak: Annotated[float, Field(ge=1.0)] = 6.0
+    """Peak over start; the schedule ends at lr · 1e-4."""
+    warmup_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.4
+    lr_mult: dict[str, NonNegative] = {"image_encoder.backbone": 0.01, "image_encoder.neck": 0.1}
+    """Learning-rate factor by parameter-name prefix in the detector; the longest matching prefix counts."""
+    weight_decay: NonNegative = 0.01
+    grad_clip: Positive = 35.0
+    precision: Literal["32", "bf16", "16"] = "bf16"
+    devices: Count = 1
+    log_every: Count = 50
+    stats_every: Count = 1000
+    """Steps between snapshots of AQR statistics."""
+    checkpoint_every: Count = 1000
+    val_every: Annotated[int, Field(ge=0)] = 0
+    """Steps between evaluations on val_split; 0 evaluates at the end only."""
+    init_from: Path | None = None
+    """Checkpoint whose matching weights the detector starts from."""
+
+
+class Config(Section):
+    """One training run."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    sensors: Sensors = Sensors()
+    data: Data = Data()
+    detector: DetectorConfig = DetectorConfig()
+    aqr: Aqr = Aqr()
+    train: Train = Train()
+
+    def to_yaml(self) -> str:
+        """Every setting, defaults included."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def parse(values: dict[str, Any], source: str = "config") -> Config:
+    """Validate nested settings.
+
+    Args:
+        values: as read from YAML.
+        source: file name for error messages.
+
+    Raises:
+        InputError: naming the key, what is wrong and the mend.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the config"
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"{source}: unknown key {key}; {_near_keys(first['loc'])}") from None
+        got = first.get("input")
+        shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
+        raise InputError(
+            f"{source}: {key}: {first['msg'].removeprefix('Value error, ')}{shown}; mend it there"
+        ) from None
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a config file and apply `section.key=value` overrides, whose values are YAML.
+
+    A file may name one other to start from under the key `base` (a path relative to it), which has no base itself.
+
+    Raises:
+        InputError: where the file is missing, is no YAML mapping, or holds a wrong setting.
+    """
+    values = _read(Path(path))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise InputError(f"override {override!r} is not of the form section.key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise InputError(f"override {override!r}: the value is not valid YAML") from None
+        nested: Any = value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        values = _merge(values, nested)
+    return parse(values, str(path))
+
+
+def _read(path: Path, may_have_base: bool = True) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a config file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        where = f" at line {place.line + 1}" if place else ""
+        raise InputError(f"{path}: is not valid YAML{where}; mend the syntax there") from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: must hold `section: {{key: value}}`, not a {type(values).__name__}")
+    if "base" not in values:
+        return values
+    if not may_have_base:
+        raise InputError(f"{path}: is the base of another file and names a base itself; write its settings out")
+    base = values.pop("base")
+    return _merge(_read(path.parent / str(base), may_have_base=False), values)
+
+
+def _merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for key, value in new.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _near_keys(location: tuple[int | str, ...]) -> str:
+    """The keys that a section does know, for the sentence about one that it does not."""
+    section: Any = Config
+    for part in location[:-1]:
+        section = section.model_fields[str(part)].annotation
+    return "known here: " + ", ".join(section.model_fields)
