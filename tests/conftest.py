@@ -1,0 +1,25 @@
+"""Fixtures for every part of the suite."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder with real data (one nuScenes keyframe, two training logs); named by AQR_SHARED."""
+    default = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("AQR_SHARED", default))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"real data not found in {folder}; set AQR_SHARED to the folder that holds data/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_frame(shared_dir: Path) -> Path:
+    """Root of a v1.0-mini data set that holds one real keyframe of scene-0061."""
+    return shared_dir / "data" / "nuscenes-one"
