@@ -76,12 +76,14 @@ class Batch:
         return torch.repeat_interleave(index, counts, output_size=self.points.shape[0])
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        tensors = {
-            f.name: change(value)
-            for f in dataclasses.fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return dataclasses.replace(self, **tensors)
+        return dataclasses.replace(
+            self,
+            points=change(self.points),
+            images=change(self.images),
+            lidar2img=change(self.lidar2img),
+            boxes=change(self.boxes),
+            labels=change(self.labels),
+        )
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """The same batch on another device; copies from pinned memory do not block."""

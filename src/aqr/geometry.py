@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -223,7 +223,11 @@ def project(points: ArrayT, lidar2img: ArrayT) -> tuple[ArrayT, ArrayT]:
     return homogeneous[..., :2] / depth.clip(min=MIN_DEPTH)[..., None], depth
 
 
-def in_image(pixels: ArrayT, depth: ArrayT, size: tuple[int, int]) -> ArrayT:
+@overload
+def in_image(pixels: Floats, depth: Floats, size: tuple[int, int]) -> npt.NDArray[np.bool_]: ...
+@overload
+def in_image(pixels: torch.Tensor, depth: torch.Tensor, size: tuple[int, int]) -> torch.Tensor: ...
+def in_image(pixels: Any, depth: Any, size: tuple[int, int]) -> Any:
     """Visibility: depth > MIN_DEPTH and 0 <= u < width and 0 <= v < height. *Array or tensor.*
 
     Args:

@@ -1,1 +1,11 @@
+"""Adaptive Query Routing between the encoders and the decoder of a fusion detector: route, render, modulate.
 
+`AQRModulation` is the public door; the steps are functions and modules of their own in `route`, `render`,
+`modulate` and `measure`.
+"""
+
+from aqr.modulation.aqr import AQRModulation, AQROutput
+from aqr.modulation.measure import Statistics, measure
+from aqr.modulation.modulate import largest_factor
+
+__all__ = ["AQRModulation", "AQROutput", "Statistics", "largest_factor", "measure"]

@@ -1,0 +1,158 @@
+"""Route: local attention gives each query a LiDAR and a camera logit.
+
+Cross-attention from a query to a small window around its position in the BEV map and in the images that see it,
+after the router with local attention of MoME (arXiv 2503.19776). Windows are gathered; no mask over all cells is
+ever built.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from aqr.modulation.sites import Sites
+
+MAX_VIEWS = 2
+"""Cameras a query attends to at most; nuScenes' fields of view overlap in pairs."""
+
+
+class LocalAttention(nn.Module):
+    """Multi-head cross-attention from each query to a square window of cells around its sites.
+
+    Equal to standard attention over the gathered cells with projections `query`, `key`, `value` and `out`. The key
+    projection is applied to the query instead of to the cells, and the value projection to the attended mean
+    (both are linear), so that the cost does not depend on the size of the maps. There is no key bias: softmax would
+    cancel it.
+    """
+
+    def __init__(self, channels: int, window_size: int, num_heads: int) -> None:
+        """Args:
+        channels: C, a multiple of num_heads.
+        window_size: side of the window in cells, odd.
+        num_heads: attention heads.
+
+        Raises:
+            ValueError: if window_size is even or channels not a multiple of num_heads.
+        """
+        super().__init__()
+        if window_size % 2 == 0 or window_size < 1:
+            raise ValueError(f"window_size must be odd and positive, not {window_size}")
+        if channels % num_heads:
+            raise ValueError(f"channels {channels} is not a multiple of num_heads {num_heads}")
+        self.window_size = window_size
+        self.num_heads = num_heads
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels, bias=False)
+        self.value = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, queries: Tensor, tokens: Tensor, sites: Sites, max_views: int) -> Tensor:
+        """Attend.
+
+        Args:
+            queries: [B, Q, C].
+            tokens: [B, V, H, W, C] features plus position embeddings.
+            sites: positions of the queries in the V maps.
+            max_views: number of maps a query attends to at most; those in which it lies nearest the centre are
+                taken.
+
+        Returns:
+            [B, Q, C]; 0 for a query that no map sees.
+        """
+        batch, count, channels = queries.shape
+        heads, width = self.num_heads, channels // self.num_heads
+        index, valid = window_index(sites, self.window_size, max_views)
+        cells = nn.functional.embedding(index, tokens.reshape(-1, channels))
+
+        per_head = self.query(queries).view(batch, count, heads, width) * width**-0.5
+        on_cells = torch.einsum("bqhd,hdc->bqhc", per_head, self.key.weight.view(heads, width, channels))
+        scores = on_cells.to(cells.dtype) @ cells.transpose(-1, -2)
+        seen = valid.any(-1)[..., None, None]
+        scores = scores.masked_fill(~(valid[:, :, None] | ~seen), float("-inf"))
+        attention = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(cells.dtype)
+        mean = attention @ cells
+
+        values = torch.einsum("bqhc,hdc->bqhd", mean, self.value.weight.view(heads, width, channels))
+        values = values + self.value.bias.view(heads, width)
+        found: Tensor = self.out(values.reshape(batch, count, channels).to(queries.dtype))
+        return found * seen[..., 0]
+
+
+def window_index(sites: Sites, window_size: int, max_views: int) -> tuple[Tensor, Tensor]:
+    """Flat indices of the cells in every query's windows.
+
+    Args:
+        sites: positions in V maps of H × W cells.
+        window_size: side w of the window.
+        max_views: S, windows per query (fewer where V is smaller).
+
+    Returns:
+        index [B, Q, S·w²] into the B·V·H·W cells and valid [B, Q, S·w²]: false where the query is not visible or
+        the cell lies outside the map (its index is then clamped to the map, not to be read).
+    """
+    rows, columns = sites.size
+    batch, views, _ = sites.visible.shape
+    off_x = sites.cells[..., 0] / columns - 0.5
+    off_y = sites.cells[..., 1] / rows - 0.5
+    eccentricity = torch.where(sites.visible, off_x.square() + off_y.square(), float("inf"))
+    view = eccentricity.topk(min(max_views, views), dim=1, largest=False, sorted=True).indices
+    visible = sites.visible.gather(1, view)
+    corner = sites.cells.floor().long()
+    column = corner[..., 0].gather(1, view)
+    row = corner[..., 1].gather(1, view)
+
+    reach = window_size // 2
+    offset = torch.arange(-reach, reach + 1, device=row.device)
+    window_rows = row[..., None, None] + offset[:, None]
+    window_columns = column[..., None, None] + offset
+    inside = (window_rows >= 0) & (window_rows < rows) & (window_columns >= 0) & (window_columns < columns)
+    valid = inside & visible[..., None, None]
+    sample = torch.arange(batch, device=row.device)[:, None, None]
+    plane = (sample * views + view)[..., None, None]
+    index = (plane * rows + window_rows.clamp(0, rows - 1)) * columns + window_columns.clamp(0, columns - 1)
+    return index.transpose(1, 2).flatten(2), valid.transpose(1, 2).flatten(2)
+
+
+class Router(nn.Module):
+    """Decides per query how far to trust each sensor.
+
+    The query is joined by what it finds in its BEV window and in its image windows; a query that no camera sees
+    attends to LiDAR alone. Two logits come out.
+    """
+
+    def __init__(self, channels: int, window_sizes: tuple[int, int], num_heads: int) -> None:
+        """Args:
+        channels: C of queries and maps.
+        window_sizes: side of the BEV window and of the image windows, cells, odd.
+        num_heads: attention heads.
+        """
+        super().__init__()
+        self.lidar_attention = LocalAttention(channels, window_sizes[0], num_heads)
+        self.camera_attention = LocalAttention(channels, window_sizes[1], num_heads)
+        self.norm = nn.LayerNorm(channels)
+        self.hidden = nn.Linear(channels, channels)
+        self.logits = nn.Linear(channels, 2)
+
+    def forward(
+        self,
+        query_embed: Tensor,
+        bev: tuple[Tensor, Sites] | None,
+        images: tuple[Tensor, Sites] | None,
+    ) -> Tensor:
+        """Route.
+
+        Args:
+            query_embed: [B, Q, C].
+            bev: tokens [B, 1, Hb, Wb, C] and sites, or None without LiDAR.
+            images: tokens [B, V, Hi, Wi, C] and sites, or None without cameras.
+
+        Returns:
+            [B, Q, 2] logits: LiDAR, camera.
+        """
+        state = query_embed
+        if bev is not None:
+            state = state + self.lidar_attention(query_embed, *bev, max_views=1)
+        if images is not None:
+            state = state + self.camera_attention(query_embed, *images, max_views=MAX_VIEWS)
+        logits: Tensor = self.logits(torch.relu(self.hidden(self.norm(state))))
+        return logits
