@@ -1,0 +1,131 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.modulation import obvious
+
+from aqr.modulation.render import RenderMethod, centered_map, sigmoid_map, splat
+from aqr.modulation.sites import Sites
+
+METHODS: tuple[RenderMethod, ...] = ("gaussian", "bilinear", "direct", "distance_weighted")
+SIZE = (5, 7)
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> tuple[torch.Tensor, Sites]:
+    """Queries anywhere in two maps, on cell borders and centres too, some not visible."""
+    queries = draw(st.integers(1, 6))
+    place = st.tuples(
+        st.floats(0, SIZE[1], exclude_max=True) | st.integers(0, 2 * SIZE[1] - 1).map(lambda i: i / 2),
+        st.floats(0, SIZE[0], exclude_max=True) | st.integers(0, 2 * SIZE[0] - 1).map(lambda i: i / 2),
+    )
+    count = 2 * queries
+    cells = torch.tensor(draw(st.lists(place, min_size=count, max_size=count)), dtype=torch.float64)
+    visible = torch.tensor(draw(st.lists(st.booleans(), min_size=count, max_size=count)))
+    weights = torch.tensor(draw(st.lists(st.floats(-1, 1), min_size=count, max_size=count)), dtype=torch.float64)
+    visible, cells = visible.view(1, 2, queries), cells.view(1, 2, queries, 2)
+    return weights.view(1, 2, queries), Sites(torch.where(visible[..., None], cells, 0.0), visible, SIZE)
+
+
+@pytest.mark.parametrize("normalisation", ["sum", "peak"])
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=25, deadline=None)
+@given(scene=scenes(), sigma=st.sampled_from([0.4, 1.0, 2.3]))
+def test_equals_the_double_loop(method, normalisation, scene, sigma) -> None:  # type: ignore[no-untyped-def]
+    weights, sites = scene
+    expected = obvious.splat(weights, sites, method, sigma, normalisation)
+    assert torch.allclose(splat(weights, sites, method, sigma, normalisation), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@settings(max_examples=25, deadline=None)
+@given(
+    scene=scenes(),
+    sigma=st.floats(0.3, 3),
+    threshold=st.floats(0, 0.2),
+    clamp=st.floats(1, 4),
+)
+def test_maps_keep_their_bounds(method, scene, sigma, threshold, clamp) -> None:  # type: ignore[no-untyped-def]
+    signal, sites = scene
+    soft = sigmoid_map(signal.abs(), sites, method, sigma, threshold, clamp)
+    assert soft.min() >= 0
+    assert soft.max() <= clamp
+    assert ((soft == 0) | (soft >= threshold)).all()
+    centred = centered_map(signal * math.log(clamp), sites, method, sigma)
+    assert centred.min() >= 1 / clamp * (1 - 1e-9)
+    assert centred.max() <= clamp * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_visible_leaves_the_neutral_map(method: RenderMethod) -> None:
+    sites = Sites(torch.zeros(1, 1, 3, 2), torch.zeros(1, 1, 3, dtype=torch.bool), SIZE)
+    weights = torch.ones(1, 1, 3)
+    assert (sigmoid_map(weights, sites, method, 1.0, 0.01, 2.0) == 0).all()
+    assert (centered_map(weights, sites, method, 1.0) == 1).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_invisible_query_touches_no_cell(method: RenderMethod) -> None:
+    """Wherever it is said to be, and with whatever weight: the map does not change by a bit."""
+    cells = torch.rand(1, 1, 4, 2) * 5
+    visible = torch.tensor([[[True, True, True, False]]])
+    weights = torch.rand(1, 1, 4)
+    other_cells, other_weights = cells.clone(), weights.clone()
+    other_cells[..., 3, :] = torch.tensor([2.0, 3.0])
+    other_weights[..., 3] = 50.0
+    for splatted in (
+        lambda w, s: sigmoid_map(w, s, method, 1.0, 0.01, 2.0),
+        lambda w, s: centered_map(w, s, method, 1),
+    ):
+        one = splatted(weights, Sites(cells, visible, SIZE))
+        two = splatted(other_weights, Sites(other_cells, visible, SIZE))
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("normalisation", ["sum", "peak"])
+@pytest.mark.parametrize("method", ["gaussian", "bilinear", "distance_weighted"])
+def test_gradients_in_weights_and_positions(method, normalisation) -> None:  # type: ignore[no-untyped-def]
+    """Positions lie off the kinks: cell borders, the hat's foot and the cut-off ring."""
+    generator = torch.Generator().manual_seed(3)
+    cells = torch.rand(1, 2, 4, 2, generator=generator, dtype=torch.float64) * 4 + 0.27
+    visible = torch.tensor([[[True, True, True, True], [True, False, True, True]]])
+    weights = torch.randn(1, 2, 4, generator=generator, dtype=torch.float64)
+
+    def run(w: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        return splat(w, Sites(c, visible, SIZE), method, 0.9, normalisation)
+
+    assert torch.autograd.gradcheck(run, (weights.requires_grad_(), cells.requires_grad_()), eps=1e-7, atol=1e-5)
+
+
+def test_direct_passes_its_gradient_to_the_largest_weight() -> None:
+    cells = torch.tensor([[[[1.2, 1.7], [1.9, 1.1], [4.0, 2.0]]]])
+    weights = torch.tensor([[[0.3, 0.8, 0.5]]], requires_grad=True)
+    splat(weights, Sites(cells, torch.ones(1, 1, 3, dtype=torch.bool), SIZE), "direct").sum().backward()
+    assert weights.grad is not None
+    assert weights.grad.tolist() == [[[0.0, 1.0, 1.0]]]
+
+
+def test_a_query_in_the_middle_adds_its_weight() -> None:
+    """Sum-normalised kernels: the map sums to the weight when nothing falls outside."""
+    sites = Sites(torch.tensor([[[[20.3, 19.8]]]]), torch.ones(1, 1, 1, dtype=torch.bool), (40, 40))
+    for method in ("gaussian", "bilinear", "distance_weighted"):
+        assert splat(torch.tensor([[[0.7]]]), sites, method).sum().item() == pytest.approx(0.7, abs=1e-5)
+
+
+def test_centered_averages_where_queries_overlap() -> None:
+    """Two queries at one place, one asking for the double and one for the half: nothing changes there."""
+    sites = Sites(torch.full((1, 1, 2, 2), 2.5), torch.ones(1, 1, 2, dtype=torch.bool), SIZE)
+    log_weights = torch.tensor([[[math.log(2.0), -math.log(2.0)]]])
+    assert torch.allclose(centered_map(log_weights, sites, "gaussian", 1.0), torch.ones(1, 1, *SIZE))
+    alone = centered_map(
+        log_weights[..., :1], Sites(sites.cells[:, :, :1], sites.visible[:, :, :1], SIZE), "gaussian", 1
+    )
+    assert alone[0, 0, 2, 2].item() == pytest.approx(2.0)
+
+
+def test_unknown_method_is_refused() -> None:
+    sites = Sites(torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, dtype=torch.bool), SIZE)
+    with pytest.raises(ValueError, match="unknown render_method 'splat'"):
+        splat(torch.ones(1, 1, 1), sites, "splat")  # type: ignore[arg-type]
