@@ -1,0 +1,69 @@
+"""What happens beside the steps: checkpoints and evaluations."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import lightning.pytorch as pl
+from rich.console import Console
+
+from aqr.training.checkpoint import save_final, save_numbered
+from aqr.training.evaluation import Evaluation
+from aqr.training.module import TrainingModule
+from aqr.training.recorder import Recorder
+from aqr.training.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpointer(pl.Callback):  # type: ignore[misc]
+    """Writes a checkpoint every `checkpoint_every` steps and at the last one, which also leaves the final weights."""
+
+    def __init__(self, folder: RunFolder, recorder: Recorder) -> None:
+        self._folder = folder
+        self._recorder = recorder
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        settings = pl_module.config.train
+        done = pl_module.step == settings.steps
+        if not done and pl_module.step % settings.checkpoint_every:
+            return
+        if trainer.is_global_zero:
+            if done:
+                save_final(self._folder, pl_module.detector, pl_module.config, pl_module.step)
+            save_numbered(self._folder, pl_module.checkpoint(self._recorder.window.state()))
+        self._recorder.restart_clock()
+
+
+class Evaluator(pl.Callback):  # type: ignore[misc]
+    """Scores the detector on the validation split every `val_every` steps and after the last one."""
+
+    def __init__(self, evaluation: Evaluation, recorder: Recorder, console: Console) -> None:
+        self._evaluation = evaluation
+        self._recorder = recorder
+        self._console = console
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        settings = pl_module.config.train
+        if settings.val_every and pl_module.step % settings.val_every == 0 and pl_module.step < settings.steps:
+            self._evaluate(pl_module, show=False)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:
+        self._evaluate(pl_module, show=True)
+
+    def _evaluate(self, module: TrainingModule, show: bool) -> None:
+        metrics = self._evaluation.run(module.detector, module.device, self._console)
+        if metrics is not None:
+            figures = {"mAP": metrics["mean_ap"], "NDS": metrics["nd_score"]}
+            logger.info(
+                "step %d  %s: mAP %.4f  NDS %.4f", module.step, self._evaluation.name, figures["mAP"], figures["NDS"]
+            )
+            self._recorder.scalars(f"eval/{self._evaluation.name}", figures, module.step)
+            if show:
+                self._evaluation.show(metrics, self._console)
+        self._recorder.restart_clock()

@@ -1,0 +1,173 @@
+"""Training from a config to a run folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from rich.console import Console
+
+from aqr.config import Config
+from aqr.data.loader import train_loader
+from aqr.detector import Detector
+from aqr.errors import InputError
+from aqr.training.callbacks import Checkpointer, Evaluator
+from aqr.training.checkpoint import Checkpoint, load_weights
+from aqr.training.console import TrainingProgress, is_main_process, quiet_lightning, speaking
+from aqr.training.evaluation import METRICS, Evaluation, evaluate
+from aqr.training.module import TrainingModule
+from aqr.training.recorder import Recorder
+from aqr.training.run_folder import RunFolder
+
+MAY_CHANGE: Final = frozenset(
+    {
+        "data.root",
+        "data.val_split",
+        "data.workers",
+        "train.log_every",
+        "train.stats_every",
+        "train.checkpoint_every",
+        "train.val_every",
+        "train.init_from",
+    }
+)
+"""Settings that may differ when a run is resumed: none of them changes what is learned."""
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: Config, run_dir: str | Path, resume: bool = False) -> Path:
+    """Train a detector and score it on the validation split.
+
+    Several GPUs (`train.devices`) run as one process each: this process starts the others by running its own command
+    line again, unless torchrun or SLURM has started them. Only rank 0 writes and prints.
+
+    Args:
+        config: the run's config.
+        run_dir: run folder, made here. It receives config.yaml, metrics.jsonl, aqr_stats.jsonl, train.log,
+            checkpoints/, eval/ and TensorBoard events.
+        resume: go on from the folder's last checkpoint, exactly as if the run had never stopped; a folder without one
+            starts from the beginning.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InputError: if the folder already holds a run and `resume` is off, if the config of a resumed run differs in a
+            setting that changes what is learned, if data, checkpoint or devices are not there, or if 50 steps in a
+            row were not finite.
+    """
+    folder = RunFolder(Path(run_dir))
+    console = Console(stderr=True)
+    if is_main_process() and folder.holds_run() and not resume:
+        raise InputError(f"{folder.path}: already holds a run; continue it with --resume or name another --run-dir")
+    checkpoint = _last_checkpoint(folder, config) if resume else None
+    if checkpoint is not None and checkpoint.step >= config.train.steps:
+        return _finished(folder, config)
+
+    torch.manual_seed(config.seed)
+    detector = Detector(config)
+    notes = []
+    if checkpoint is None and config.train.init_from is not None:
+        report = load_weights(detector, config.train.init_from)
+        notes = [f"weights from {config.train.init_from}", *(f"  {line}" for line in report.lines())]
+    module = TrainingModule(config, detector)
+    if checkpoint is not None:
+        module.restore(checkpoint)
+        notes = [f"resuming after step {checkpoint.step}"]
+
+    with quiet_lightning():
+        recorder = Recorder(folder, config.train.log_every, config.train.steps, checkpoint and checkpoint.window)
+        trainer = _trainer(config, module.step, folder.path)
+        loader = train_loader(config, trainer.global_rank, trainer.world_size, module.step)
+        evaluation = Evaluation.of(config, trainer.global_rank, trainer.world_size, folder)
+        trainer.callbacks += [
+            recorder,
+            Checkpointer(folder, recorder),
+            Evaluator(evaluation, recorder, console),
+            TrainingProgress(console, config.train.steps),
+        ]
+        if is_main_process():
+            if folder.holds_run():
+                folder.forget_after(module.step)
+            else:
+                folder.start(config)
+        with speaking(console, folder.log):
+            for note in notes:
+                logger.info("%s", note)
+            logger.info("training %s steps in %s", f"{config.train.steps:,}", folder.path)
+            try:
+                trainer.fit(module, loader)
+            finally:
+                recorder.close()
+    return folder.path
+
+
+def _finished(folder: RunFolder, config: Config) -> Path:
+    if not (folder.evaluation(config.data.val_split) / METRICS).is_file():
+        evaluate(folder.path)
+    return folder.path
+
+
+def _trainer(config: Config, start: int, root: Path) -> pl.Trainer:
+    settings = config.train
+    on_gpu = torch.cuda.is_available()
+    if on_gpu and settings.devices > torch.cuda.device_count():
+        raise InputError(
+            f"train.devices is {settings.devices} but this machine shows {torch.cuda.device_count()} GPUs; lower it"
+        )
+    if settings.precision != "32":
+        torch.set_float32_matmul_precision("high")
+    nodes = int(os.environ.get("GROUP_WORLD_SIZE", os.environ.get("SLURM_NNODES", "1")))
+    distributed = settings.devices * nodes > 1
+    return pl.Trainer(
+        accelerator="cuda" if on_gpu else "cpu",
+        devices=settings.devices,
+        num_nodes=nodes,
+        strategy=DDPStrategy(find_unused_parameters=True) if distributed else "auto",
+        max_epochs=1,
+        limit_train_batches=settings.steps - start,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        benchmark=on_gpu,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=root,
+    )
+
+
+def _last_checkpoint(folder: RunFolder, config: Config) -> Checkpoint | None:
+    if not folder.holds_run():
+        return None
+    stored = folder.load_config()
+    differing = [
+        key
+        for key, (old, new) in _compare(stored.model_dump(mode="json"), config.model_dump(mode="json")).items()
+        if old != new and key not in MAY_CHANGE
+    ]
+    if differing:
+        raise InputError(
+            f"{folder.config}: the run was started with another {differing[0]}; resume with this file as the config, "
+            f"or name another --run-dir"
+        )
+    return Checkpoint.load(folder.last_checkpoint) if folder.last_checkpoint.is_file() else None
+
+
+def _compare(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Old and new value of every setting by dotted key; free-form mappings are one setting each."""
+    pairs: dict[str, tuple[Any, Any]] = {}
+    for key in old.keys() | new.keys():
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            pairs |= _compare(before, after, f"{prefix}{key}.")
+        else:
+            pairs[f"{prefix}{key}"] = (before, after)
+    return pairs

@@ -1,0 +1,240 @@
+"""One training step: forward, backward, and an update only where every number is finite, on every rank."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from aqr.batch import Batch
+from aqr.config import Config, Train
+from aqr.data.loader import train_loader
+from aqr.detector import Detector
+from aqr.errors import InputError
+from aqr.modulation import Statistics, measure
+from aqr.training.checkpoint import Checkpoint
+from aqr.training.optimizer import adamw, one_cycle, set_lr
+
+SKIPPED_IN_ROW_LIMIT: Final = 50
+"""Skipped steps in a row after which a run stops: no later batch will help it."""
+
+INITIAL_LOSS_SCALE: Final = 2.0**12
+"""fp16; doubled after every 2000 finite steps, halved at an overflow."""
+
+logger = logging.getLogger(__name__)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The mixed precision of `train.precision`: 32, bf16 or 16."""
+    dtype = torch.float16 if precision == "16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision != "32")
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Seed of everything random in one step on one rank, below 2^63."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step gave, over all ranks.
+
+    Attributes:
+        iteration: number of this step, from 1.
+        losses: weighted losses by name, mean over the ranks.
+        loss: their sum.
+        grad_norm: norm of the gradient before clipping.
+        router_grad_norm: the router's share of it; None without AQR.
+        lr: learning rate of the step where its factor is 1.
+        skipped: whether a number was not finite and nothing was updated.
+        statistics: pooled AQR statistics where this step took a snapshot.
+    """
+
+    iteration: int
+    losses: dict[str, float]
+    loss: float
+    grad_norm: float
+    router_grad_norm: float | None
+    lr: float
+    skipped: bool
+    statistics: Statistics | None
+
+
+class TrainingModule(pl.LightningModule):  # type: ignore[misc]
+    """Trains a detector for `config.train.steps` steps.
+
+    Optimization is manual, because a step whose loss, gradient or points are not finite must leave no trace: weights
+    and optimizer are not touched, buffers (batch-norm statistics) are put back, and all ranks decide together. The
+    schedule and the order of samples go on as if the step had been taken.
+
+    All random state is set at the start of each step from (seed, step, rank), so a resumed run needs none of it saved.
+
+    Attributes:
+        detector: the detector.
+        step: steps done.
+        skipped: of these, skipped.
+        result: what the last step gave.
+    """
+
+    def __init__(self, config: Config, detector: Detector) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.config = config
+        self.detector = detector
+        self.step = 0
+        self.skipped = 0
+        self.skipped_in_row = 0
+        self.result: StepResult | None = None
+        self._restored: Checkpoint | None = None
+        self._scaler: torch.amp.GradScaler | None = None
+        self._generator: torch.Generator | None = None
+        self._live_buffers: list[Tensor] = []
+        self._saved_buffers: list[Tensor] = []
+
+    @property
+    def train_config(self) -> Train:
+        return self.config.train
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint; optimizer and scaler follow when fitting starts."""
+        self.detector.load_state_dict(checkpoint.detector)
+        self.step = checkpoint.step
+        self.skipped = checkpoint.skipped
+        self.skipped_in_row = checkpoint.skipped_in_row
+        self._restored = checkpoint
+
+    def checkpoint(self, window: dict[str, Any]) -> Checkpoint:
+        """The state after the last step; `window` is the recorder's."""
+        assert self._scaler is not None
+        return Checkpoint(
+            step=self.step,
+            skipped=self.skipped,
+            skipped_in_row=self.skipped_in_row,
+            detector=self.detector.state_dict(),
+            optimizer=self.optimizers(use_pl_optimizer=False).state_dict(),
+            scaler=self._scaler.state_dict(),
+            window=window,
+            config=self.config.to_yaml(),
+        )
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return adamw(self.detector, self.train_config)
+
+    def train_dataloader(self) -> Iterable[Batch]:
+        return train_loader(self.config, self.trainer.global_rank, self.trainer.world_size, self.step)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device)
+
+    def on_fit_start(self) -> None:
+        fp16 = self.train_config.precision == "16"
+        self._scaler = torch.amp.GradScaler(self.device.type, init_scale=INITIAL_LOSS_SCALE, enabled=fp16)
+        self._generator = torch.Generator(self.device)
+        self._live_buffers = list(self.detector.buffers())
+        self._saved_buffers = [torch.empty_like(buffer) for buffer in self._live_buffers]
+        if self._restored is not None:
+            self.optimizers(use_pl_optimizer=False).load_state_dict(self._restored.optimizer)
+            if fp16:
+                self._scaler.load_state_dict(self._restored.scaler)
+            self._restored = None
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        assert self._scaler is not None
+        assert self._generator is not None
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        lr = one_cycle(self.step, self.train_config)
+        set_lr(optimizer, lr)
+        seed = step_seed(self.config.seed, self.step, self.trainer.global_rank)
+        torch.manual_seed(seed)
+        self._generator.manual_seed(seed)
+        torch._foreach_copy_(self._saved_buffers, self._live_buffers)
+
+        takes_snapshot = (self.step + 1) % self.train_config.stats_every == 0
+        with autocast(self.device, self.train_config.precision):
+            output = self.detector(batch, generator=self._generator)
+            losses = self.detector.losses(output, batch)
+        statistics = None
+        if takes_snapshot and output.aqr is not None:
+            statistics = measure(output.aqr, output.bev, output.images).all_reduce()
+        del output
+        loss = torch.stack([value.float() for value in losses.values()]).sum()
+        self.manual_backward(self._scaler.scale(loss))
+        self._scaler.unscale_(optimizer)
+
+        parameters = [p for p in self.detector.parameters() if p.grad is not None]
+        grad_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        router_norm = self._router_grad_norm()
+        values = _mean_over_ranks(
+            torch.stack(
+                [
+                    (~torch.isfinite(batch.points).all()).float(),
+                    loss.detach(),
+                    grad_norm.float(),
+                    grad_norm.new_zeros(()) if router_norm is None else router_norm,
+                    *(value.detach().float() for value in losses.values()),
+                ]
+            )
+        )
+        bad_points, total, norm, router, *parts = values.tolist()
+        skipped = bad_points > 0 or not all(map(math.isfinite, (total, norm, *parts)))
+        if skipped:
+            torch._foreach_copy_(self._live_buffers, self._saved_buffers)
+        else:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.train_config.grad_clip, grad_norm)
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self._scaler.update()
+
+        self.step += 1
+        self.result = StepResult(
+            iteration=self.step,
+            losses=dict(zip(losses, parts, strict=True)),
+            loss=total,
+            grad_norm=norm,
+            router_grad_norm=None if router_norm is None else router,
+            lr=lr,
+            skipped=skipped,
+            statistics=None if skipped else statistics,
+        )
+        self._count_skipped(self.result, bad_points > 0)
+
+    def _router_grad_norm(self) -> Tensor | None:
+        if self.detector.aqr is None:
+            return None
+        gradients = [p.grad for p in self.detector.aqr.router.parameters() if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients).float()
+
+    def _count_skipped(self, result: StepResult, bad_points: bool) -> None:
+        if not result.skipped:
+            self.skipped_in_row = 0
+            return
+        self.skipped += 1
+        self.skipped_in_row += 1
+        bad = [f"{name} is {value}" for name, value in result.losses.items() if not math.isfinite(value)]
+        if bad_points:
+            reason = "a LiDAR point is not finite"
+        elif bad:
+            reason = ", ".join(bad)
+        else:
+            reason = f"the gradient norm is {result.grad_norm}"
+        logger.warning("step %d skipped, nothing was updated: %s", result.iteration, reason)
+        if self.skipped_in_row >= SKIPPED_IN_ROW_LIMIT:
+            raise InputError(
+                f"training stopped at step {result.iteration}: {self.skipped_in_row} steps in a row were not finite "
+                f"(last: {reason}); check the data, lower train.lr or set train.precision to bf16 or 32"
+            )
+
+
+def _mean_over_ranks(values: Tensor) -> Tensor:
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return values

@@ -1,0 +1,81 @@
+"""AdamW with a learning rate per part, and the one-cycle schedule."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import torch
+from torch import nn
+
+from aqr.config import Train
+
+LAST_LR = 1e-4
+"""Learning rate at the last step over the learning rate at the first."""
+
+logger = logging.getLogger(__name__)
+
+
+def one_cycle(step: int, config: Train) -> float:
+    """Learning rate of one optimizer step.
+
+    Half a cosine from `lr` at step 0 up to `lr · lr_peak` after `warmup_fraction` of the steps, half a cosine down to
+    `lr · 1e-4` at the last one (the cyclic schedule of SECOND and CMT).
+
+    Args:
+        step: number of steps before this one, 0 … steps − 1.
+        config: `train` section.
+    """
+    summit = config.warmup_fraction * config.steps
+    if step < summit:
+        start, end, progress = 1.0, config.lr_peak, step / summit
+    else:
+        start, end = config.lr_peak, LAST_LR
+        progress = min((step - summit) / max(config.steps - 1 - summit, 1e-9), 1.0)
+    return config.lr * (end + (start - end) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def adamw(detector: nn.Module, config: Train) -> torch.optim.AdamW:
+    """AdamW over the detector's trainable parameters.
+
+    Parameters are grouped by the factor of the longest `lr_mult` prefix that matches their name (whole parts of the
+    dotted name: `image_encoder.neck` matches `image_encoder.neck.weight`, not `image_encoder.necklace`). Biases,
+    norms and gates are not decayed: parameters with fewer than two dimensions, or whose own name says bias or norm.
+    Each group carries its factor as `lr_mult`.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    matched: set[str] = set()
+    for name, parameter in detector.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        prefixes = [p for p in config.lr_mult if name == p or name.startswith(f"{p}.")]
+        matched.update(prefixes)
+        factor = config.lr_mult[max(prefixes, key=len)] if prefixes else 1.0
+        groups.setdefault((factor, _decays(name, parameter)), []).append(parameter)
+    for prefix in config.lr_mult.keys() - matched:
+        logger.info("train.lr_mult: no trainable parameter of this detector lies under %s", prefix)
+    on_gpu = all(p.is_cuda for parameters in groups.values() for p in parameters)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "lr_mult": factor,
+                "lr": config.lr * factor,
+                "weight_decay": config.weight_decay if decayed else 0.0,
+            }
+            for (factor, decayed), parameters in groups.items()
+        ],
+        lr=config.lr,
+        fused=True if on_gpu else None,
+    )
+
+
+def _decays(name: str, parameter: nn.Parameter) -> bool:
+    own_name = name.rpartition(".")[2]
+    return parameter.ndim > 1 and "bias" not in own_name and "norm" not in own_name
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group `lr` times its own factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_mult"]

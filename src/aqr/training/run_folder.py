@@ -1,0 +1,129 @@
+"""A run folder: what a training run leaves behind, and where."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aqr import config as configuration
+from aqr.config import Config
+from aqr.errors import InputError
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a temporary file beside `path`, then move it there in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write one JSON object atomically."""
+    write_atomically(path, lambda p: p.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8"))
+
+
+def append_line(path: Path, value: Mapping[str, Any]) -> None:
+    """Add one JSON object as a line; numbers that are not finite are an error, JSON has none."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value, allow_nan=False) + "\n")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of the files in a run folder.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The config as resolved, YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per log step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def statistics(self) -> Path:
+        """One JSON object per snapshot of AQR statistics."""
+        return self.path / "aqr_stats.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """What was said during training."""
+        return self.path / "train.log"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """What a run resumes from."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def final_weights(self) -> Path:
+        """The trained detector, safetensors."""
+        return self.checkpoints / "final.safetensors"
+
+    def evaluation(self, name: str) -> Path:
+        """Folder with results.json and metrics.json of one split."""
+        return self.path / "eval" / name
+
+    def holds_run(self) -> bool:
+        return self.config.is_file()
+
+    def start(self, config: Config) -> None:
+        """Make the folder and write the config.
+
+        Raises:
+            InputError: if the folder holds a run, or cannot be made.
+        """
+        if self.holds_run():
+            raise InputError(f"{self.path}: already holds a run; continue it with --resume or name another --run-dir")
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be made ({error.strerror}); name another --run-dir") from None
+        write_atomically(self.config, lambda p: p.write_text(config.to_yaml(), encoding="utf-8"))
+
+    def load_config(self) -> Config:
+        """The config of the run.
+
+        Raises:
+            InputError: if the folder holds no run or its config is damaged.
+        """
+        if not self.holds_run():
+            raise InputError(f"{self.path}: holds no run (no config.yaml); give the folder that `aqr train` wrote")
+        return configuration.load(self.config)
+
+    def forget_after(self, iteration: int) -> None:
+        """Drop the lines of metrics.jsonl and aqr_stats.jsonl that come after an iteration, and a line cut short."""
+        for path, key in ((self.metrics, "iteration"), (self.statistics, "forward")):
+            if path.is_file():
+                lines = path.read_text(encoding="utf-8").splitlines()
+                kept = "".join(f"{line}\n" for line in lines if _position(line, key) <= iteration)
+                write_atomically(path, lambda p, kept=kept: p.write_text(kept, encoding="utf-8"))  # type: ignore[misc]
+
+
+def _position(line: str, key: str) -> float:
+    try:
+        return float(json.loads(line)[key])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
