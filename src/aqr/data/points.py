@@ -1,0 +1,88 @@
+"""LiDAR points: the keyframe's and those of earlier sweeps, in the keyframe's LiDAR frame."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from aqr.data.index import MAX_SWEEPS, Index
+from aqr.errors import InputError
+from aqr.geometry import X, Y
+
+log = logging.getLogger(__name__)
+
+Points = npt.NDArray[np.float32]
+
+FILE_FIELDS: Final = 5
+"""x, y, z, intensity, ring index, float32."""
+FIELDS: Final = 5
+"""x, y, z (m), intensity (0 … 255), time lag (s)."""
+EGO_RADIUS: Final = 1.0
+"""Half side (m) of the square around the sensor whose returns come from the ego vehicle's roof."""
+
+
+def read_scan(path: Path) -> Points:
+    """Points of one sweep as stored, without non-finite ones.
+
+    Returns:
+        [P, 5] x, y, z (m, LiDAR frame of the sweep), intensity, ring index.
+
+    Raises:
+        InputError: if the file is missing, empty or truncated.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: the LiDAR sweep cannot be read ({error.strerror}); restore the file, or set data.sweeps=0 to use "
+            "keyframes alone"
+        ) from None
+    if not content or len(content) % (4 * FILE_FIELDS):
+        raise InputError(
+            f"{path}: the LiDAR sweep is truncated ({len(content)} bytes are not a whole number of points of "
+            f"{4 * FILE_FIELDS} bytes); restore the file"
+        )
+    points = np.frombuffer(content, dtype="<f4").reshape(-1, FILE_FIELDS)
+    finite = np.isfinite(points).all(axis=1)
+    if not finite.all():
+        log.warning("%s: %d of %d points are not finite and were dropped", path, (~finite).sum(), len(points))
+        points = points[finite]
+    return points
+
+
+def load_points(index: Index, sample: int, sweeps: int = MAX_SWEEPS) -> Points:
+    """Points of a keyframe and of up to `sweeps` sweeps before it, as the ego motion displaced them.
+
+    Every sweep goes from its own LiDAR frame over the ego vehicle and the map into the LiDAR frame of the keyframe.
+    Returns from the ego vehicle itself are removed.
+
+    Args:
+        index: of the data set.
+        sample: row of the sample.
+        sweeps: number of earlier sweeps; fewer are used where fewer exist.
+
+    Returns:
+        [P, 5] x, y, z (m), intensity, time lag (s, 0 for the keyframe); keyframe first, then latest sweep first.
+
+    Raises:
+        InputError: if a file is missing, empty or truncated.
+    """
+    key = int(index.samples.scan[sample])
+    global_to_key = index.scan_to_global(key).inverse()
+    clouds = []
+    for scan in [key, *index.sweeps(sample, sweeps)]:
+        stored = read_scan(index.root / index.scans.path[scan].decode())
+        stored = stored[(abs(stored[:, X]) >= EGO_RADIUS) | (abs(stored[:, Y]) >= EGO_RADIUS)]
+        cloud = np.empty((len(stored), FIELDS), dtype=np.float32)
+        cloud[:, :4] = stored[:, :4]
+        if scan != key:
+            motion = global_to_key @ index.scan_to_global(scan)
+            cloud[:, :3] = stored[:, :3] @ motion.rotation.T.astype(np.float32) + motion.translation.astype(np.float32)
+        lag = int(index.scans.timestamp[key]) - int(index.scans.timestamp[scan])
+        cloud[:, 4] = max(lag, 0) * 1e-6
+        clouds.append(cloud)
+    return np.concatenate(clouds)
