@@ -1,0 +1,108 @@
+"""Denoising queries: noised copies of the ground truth that the decoder learns to put right (arXiv 2203.01305)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aqr import geometry
+from aqr.config import Denoising
+
+
+@dataclass(frozen=True)
+class NoisedQueries:
+    """G groups, each with one noised copy of every box of a sample, padded to the N boxes of the fullest sample.
+
+    Attributes:
+        reference_points: [B, G · N, 3] in [0, 1]³ of pc_range; group-major.
+        boxes: [B, G · N, 9] the box that each copy came from; ones where padded.
+        labels: [B, G · N] int64 class of that box.
+        present: [B, G · N] bool, false where padded.
+        near: [B, G · N] bool, present and close enough to its box to be classified as its class; the others are
+            background.
+        groups: G.
+    """
+
+    reference_points: Tensor
+    boxes: Tensor
+    labels: Tensor
+    present: Tensor
+    near: Tensor
+    groups: int
+
+
+def noised_queries(
+    boxes: Tensor,
+    labels: Tensor,
+    box_counts: list[int],
+    pc_range: Tensor,
+    config: Denoising,
+    generator: torch.Generator | None = None,
+) -> NoisedQueries | None:
+    """Displace every box's centre at random, uniformly within `noise_scale` times the box.
+
+    Args:
+        boxes: [N, 9] boxes of all samples behind one another.
+        labels: [N] int64.
+        box_counts: boxes of each sample.
+        pc_range: [6].
+        config: groups, noise_scale, split.
+        generator: source of the noise, on any device; the default one if None.
+
+    Returns:
+        The queries, or None where there is no box or no group.
+    """
+    longest = max(box_counts, default=0)
+    if not longest or not config.groups:
+        return None
+    device = boxes.device
+    padded, kept = padding(box_counts)
+    slots, known = padded.to(device, non_blocking=True), kept.to(device, non_blocking=True)
+    boxes = torch.where(known[..., None], boxes[slots], 1.0).repeat(1, config.groups, 1)
+    labels = torch.where(known, labels[slots], 0).repeat(1, config.groups)
+    known = known.repeat(1, config.groups)
+
+    source = generator.device if generator is not None else device
+    noise = 2 * torch.rand(*boxes.shape[:2], 3, generator=generator, device=source).to(device, non_blocking=True) - 1
+    shift = noise * config.noise_scale * boxes[..., geometry.SIZE] / 2
+    cos, sin = boxes[..., geometry.YAW].cos(), boxes[..., geometry.YAW].sin()
+    along, across, up = shift.unbind(-1)
+    shift = torch.stack([cos * along - sin * across, sin * along + cos * across, up], -1)
+    unit = geometry.normalise(boxes[..., geometry.CENTER] + shift, pc_range).clamp(0, 1)
+    near = known & (noise.norm(dim=-1) <= config.split)
+    return NoisedQueries(unit, boxes, labels, known, near, config.groups)
+
+
+def padding(counts: list[int]) -> tuple[Tensor, Tensor]:
+    """Where the items of each sample lie among all items: [B, N] int64 rows, and [B, N] bool, false where padded."""
+    count = torch.tensor(counts)
+    column = torch.arange(max(counts, default=0))
+    present = column < count[:, None]
+    return torch.where(present, (count.cumsum(0) - count)[:, None] + column, 0), present
+
+
+def attention_mask(queries: int, noised: NoisedQueries) -> Tensor:
+    """Which query may look at which: nobody at a noised query but its own group.
+
+    A real query that saw a noised one would read the answer off it, and groups would read it off each other. Padding
+    is seen by itself alone.
+
+    Args:
+        queries: Q, real queries, which come first.
+        noised: the G · N that follow.
+
+    Returns:
+        [B, 1, Q + G · N, Q + G · N] bool, true where the row may look at the column.
+    """
+    batch, count = noised.present.shape
+    device = noised.present.device
+    size = count // noised.groups
+    group = torch.arange(count, device=device) // size
+    same = (group[:, None] == group) & noised.present[:, None]
+    same = same | torch.eye(count, dtype=torch.bool, device=device)
+    mask = torch.ones(batch, 1, queries + count, queries + count, dtype=torch.bool, device=device)
+    mask[:, :, :, queries:] = False
+    mask[:, 0, queries:, queries:] = same
+    return mask

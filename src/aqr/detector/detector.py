@@ -1,0 +1,245 @@
+"""The detector: encoders, AQR, decoder and heads put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from aqr.batch import Batch
+from aqr.config import Config
+from aqr.detector.coding import Detections, decode
+from aqr.detector.decoder import Decoder
+from aqr.detector.denoising import NoisedQueries, attention_mask, noised_queries
+from aqr.detector.heads import TaskHeads
+from aqr.detector.heatmap import HeatmapHead, bev_targets, heatmap_loss, image_targets
+from aqr.detector.image_encoder import ImageEncoder
+from aqr.detector.lidar_encoder import LidarEncoder
+from aqr.detector.losses import denoising_losses, set_losses
+from aqr.detector.position import BevEmbedding, PositionEmbedding, RayEmbedding, inverse, spread
+from aqr.detector.reference import initial_points
+from aqr.modulation import AQRModulation, AQROutput
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the heads say after each of L decoder layers.
+
+    Attributes:
+        logits: [L, B, Q, 10] float32 class logits.
+        codes: [L, B, Q, 10] float32 box codes, see `aqr.detector.coding`.
+    """
+
+    logits: Tensor
+    codes: Tensor
+
+
+@dataclass(frozen=True)
+class DetectorOutput:
+    """Everything that the losses, the decoding, the statistics and the pictures need from one forward pass.
+
+    Attributes:
+        queries: predictions of the real queries.
+        denoising: predictions of the denoising queries, G · N of them (0 at inference).
+        noised: where the denoising queries came from; None without them.
+        reference_points: [B, Q, 3] in [0, 1]³ of pc_range, real queries.
+        aqr: what AQR did; None where it is off.
+        bev: [B, C, Hb, Wb] the BEV map before modulation; None without LiDAR.
+        images: [B, V, C, Hi, Wi] the image maps before modulation; None without a camera.
+        bev_heatmap: [B, 10, Hb, Wb] auxiliary logits; None where there is no such head, or at inference.
+        image_heatmap: [B · V, 10, Hi, Wi] likewise.
+        finite: scalar bool, false where a point of the batch was not finite.
+    """
+
+    queries: Predictions
+    denoising: Predictions
+    noised: NoisedQueries | None
+    reference_points: Tensor
+    aqr: AQROutput | None
+    bev: Tensor | None
+    images: Tensor | None
+    bev_heatmap: Tensor | None
+    image_heatmap: Tensor | None
+    finite: Tensor
+
+
+class Detector(nn.Module):
+    """A CMT-style LiDAR-camera detector (arXiv 2301.01283), with or without AQR.
+
+    Queries with learned reference points read the tokens of all sensors at once: BEV cells and image cells stand in
+    one sequence, and a query finds what concerns it because positions of queries and tokens are embedded alike. A
+    sensor is absent where the config leaves it out; cameras are absent also where a batch brings none (V = 0). A
+    sample without points has the BEV map of an empty cloud.
+
+    With the same seed, a detector with AQR and one without start from the same weights: AQR is built last and draws
+    from a random stream of its own.
+
+    Args:
+        config: sensors, detector and aqr are read.
+
+    Raises:
+        InputError: where the image backbone cannot be built.
+    """
+
+    pc_range: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        settings = config.detector
+        dim, pc_range = settings.hidden_dim, settings.pc_range
+        self.settings = settings
+        self.register_buffer("pc_range", torch.tensor(pc_range), persistent=False)
+        self.lidar_encoder = LidarEncoder(settings.lidar, dim, pc_range) if config.sensors.lidar else None
+        self.image_encoder = ImageEncoder(settings.image, dim) if config.sensors.cameras else None
+        self.reference_points = nn.Parameter(initial_points(settings.reference_init, settings.num_query, pc_range))
+        self.position = PositionEmbedding(
+            pc_range,
+            BevEmbedding(dim, spread(dim // 2, *BEV_CYCLES)),
+            RayEmbedding(dim, pc_range, spread(dim // 8, *RAY_CYCLES)) if config.sensors.cameras else None,
+        )
+        self.decoder = Decoder(dim, settings.num_heads, settings.feedforward_dim, settings.num_layers, settings.dropout)
+        self.heads = TaskHeads(settings.num_layers, dim, pc_range)
+        dense = settings.loss.heatmap > 0
+        self.bev_heatmap = HeatmapHead(dim) if dense and self.lidar_encoder is not None else None
+        self.image_heatmap = HeatmapHead(dim) if dense and self.image_encoder is not None else None
+        self.aqr: AQRModulation | None = None
+        if config.aqr.enabled:
+            with torch.random.fork_rng(devices=[]):
+                self.aqr = AQRModulation(
+                    dim,
+                    pc_range,
+                    window_sizes=config.aqr.router.window_sizes,
+                    num_heads=config.aqr.router.num_heads,
+                    parameterisation=config.aqr.parameterisation,
+                    render_method=config.aqr.renderer.render_method,
+                    gaussian_sigma=config.aqr.renderer.gaussian_sigma,
+                    min_weight_threshold=config.aqr.renderer.min_weight_threshold,
+                    max_weight_clamp=config.aqr.renderer.max_weight_clamp,
+                    modulation_type=config.aqr.modulator.modulation_type,
+                    residual_weight=config.aqr.modulator.residual_weight,
+                    form=config.aqr.modulator.form,
+                    gate=config.aqr.modulator.gate,
+                )
+
+    def forward(self, batch: Batch, *, generator: torch.Generator | None = None) -> DetectorOutput:
+        """Detect; in training, with boxes in the batch, put right noised boxes as well.
+
+        Args:
+            batch: B samples.
+            generator: source of the denoising noise.
+
+        Returns:
+            DetectorOutput.
+        """
+        image_size = (batch.images.shape[-2], batch.images.shape[-1])
+        bev = images = None
+        if self.lidar_encoder is not None:
+            bev = self.lidar_encoder(batch.points, batch.point_sample, len(batch))
+        if self.image_encoder is not None and batch.images.shape[1]:
+            images = self.image_encoder(batch.images)
+        lidar2img = batch.lidar2img if images is not None else batch.lidar2img[:, :0]
+
+        real = self.reference_points.clamp(0, 1).expand(len(batch), -1, -1)
+        query_embed = self.position(real, lidar2img, image_size)
+        bev_position = None if bev is None else self.position.bev.grid((bev.shape[2], bev.shape[3]))
+        image_position = None
+        if images is not None and self.position.ray is not None:
+            image_position = self.position.ray.grid((images.shape[3], images.shape[4]), image_size, inverse(lidar2img))
+
+        routed = None
+        seen_bev, seen_images = bev, images
+        if self.aqr is not None:
+            routed = self.aqr(query_embed, real, bev, images, lidar2img, image_size, bev_position, image_position)
+            seen_bev, seen_images = routed.bev, routed.images
+
+        noised = None
+        if self.training:
+            noised = noised_queries(
+                batch.boxes, batch.labels, batch.box_counts, self.pc_range, self.settings.denoising, generator
+            )
+        references, mask, count = real, None, real.shape[1]
+        if noised is not None:
+            references = torch.cat([real, noised.reference_points], 1)
+            query_embed = torch.cat([query_embed, self.position(noised.reference_points, lidar2img, image_size)], 1)
+            mask = attention_mask(count, noised)
+
+        values, positions = _tokens(seen_bev, bev_position, seen_images, image_position)
+        states = self.decoder(query_embed, values + positions, values, mask)
+        logits, codes = self.heads(states, references)
+        return DetectorOutput(
+            queries=Predictions(logits[:, :, :count], codes[:, :, :count]),
+            denoising=Predictions(logits[:, :, count:], codes[:, :, count:]),
+            noised=noised,
+            reference_points=real,
+            aqr=routed,
+            bev=bev,
+            images=images,
+            bev_heatmap=self.bev_heatmap(bev) if self.training and self.bev_heatmap and bev is not None else None,
+            image_heatmap=self.image_heatmap(images.flatten(0, 1))
+            if self.training and self.image_heatmap and images is not None
+            else None,
+            finite=batch.points.isfinite().all(),
+        )
+
+    def losses(self, output: DetectorOutput, batch: Batch) -> dict[str, Tensor]:
+        """Weighted losses, whose sum is to be minimised; NaN where the batch held a point that is not finite.
+
+        Args:
+            output: of `forward` in training.
+            batch: the same batch.
+
+        Returns:
+            Scalars: loss_cls, loss_bbox of the last layer and d0.loss_cls … of the others; with denoising dn_loss_cls,
+            dn_loss_bbox, d0.dn_loss_cls …; with heatmap heads loss_heatmap, loss_image_heatmap.
+        """
+        loss = self.settings.loss
+        with torch.autocast(batch.device.type, enabled=False):
+            truth = batch.boxes, batch.labels, batch.box_counts
+            losses = set_losses(output.queries.logits, output.queries.codes, *truth, loss)
+            if self.settings.denoising.groups:
+                losses |= denoising_losses(output.denoising.logits, output.denoising.codes, output.noised, loss)
+            if output.bev_heatmap is not None:
+                rows, columns = output.bev_heatmap.shape[-2:]
+                targets = bev_targets(*truth, self.pc_range, (rows, columns))
+                losses["loss_heatmap"] = loss.heatmap * heatmap_loss(output.bev_heatmap, targets)
+            if output.image_heatmap is not None:
+                rows, columns = output.image_heatmap.shape[-2:]
+                height, width = batch.images.shape[-2:]
+                targets = image_targets(*truth, batch.lidar2img, (height, width), (rows, columns))
+                losses["loss_image_heatmap"] = loss.heatmap * heatmap_loss(output.image_heatmap, targets)
+            losses["loss_cls"] = losses["loss_cls"] * torch.where(output.finite, 1.0, float("nan"))
+        return losses
+
+    def decode(self, output: DetectorOutput) -> list[Detections]:
+        """The boxes of the last layer's real queries.
+
+        Args:
+            output: of `forward`.
+
+        Returns:
+            One Detections per sample.
+        """
+        last = output.queries
+        return decode(last.logits[-1], last.codes[-1], self.pc_range, self.settings.max_detections)
+
+
+BEV_CYCLES = (0.5, 32.0)
+"""Lowest and highest frequency of BEV positions, cycles per pc_range: 216 m … 3.4 m for nuScenes."""
+
+RAY_CYCLES = (0.25, 8.0)
+"""Lowest and highest frequency of ray directions, cycles per unit of a unit vector."""
+
+
+def _tokens(
+    bev: Tensor | None, bev_position: Tensor | None, images: Tensor | None, image_position: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Features and positions [B, T, C] of all sensors: BEV cells row by row, then image cells camera by camera."""
+    values, positions = [], []
+    if bev is not None and bev_position is not None:
+        values.append(bev.flatten(2).transpose(1, 2))
+        positions.append(bev_position.flatten(0, 1).expand(len(bev), -1, -1))
+    if images is not None and image_position is not None:
+        values.append(images.permute(0, 1, 3, 4, 2).flatten(1, 3))
+        positions.append(image_position.flatten(1, 3))
+    return torch.cat(values, 1), torch.cat(positions, 1)

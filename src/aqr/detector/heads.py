@@ -1,0 +1,114 @@
+"""Task heads: what a query's state says about a box."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aqr import geometry
+from aqr.taxonomy import CLASSES
+
+HEAD_DIM: Final = 64
+CLASS_PRIOR: Final = -2.19
+"""Start of the class bias: a probability of 0.1."""
+
+
+class LayerwiseLinear(nn.Module):
+    """A linear map with its own weights for every decoder layer.
+
+    Args:
+        layers: L.
+        inputs: width of the input.
+        outputs: width of the output.
+    """
+
+    def __init__(self, layers: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(inputs)
+        self.weight = nn.Parameter(torch.empty(layers, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(layers, 1, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[L, N, inputs] to [L, N, outputs]."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class TaskHead(nn.Module):
+    """A two-layer perceptron per decoder layer, with a layer norm inside.
+
+    Args:
+        layers: L.
+        dim: C.
+        outputs: width of the output.
+    """
+
+    def __init__(self, layers: int, dim: int, outputs: int) -> None:
+        super().__init__()
+        self.hidden = LayerwiseLinear(layers, dim, HEAD_DIM)
+        self.norm_weight = nn.Parameter(torch.ones(layers, 1, HEAD_DIM))
+        self.norm_bias = nn.Parameter(torch.zeros(layers, 1, HEAD_DIM))
+        self.out = LayerwiseLinear(layers, HEAD_DIM, outputs)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[L, N, C] to [L, N, outputs]."""
+        hidden = F.layer_norm(self.hidden(states), (HEAD_DIM,), eps=1e-6) * self.norm_weight + self.norm_bias
+        out: Tensor = self.out(hidden.relu())
+        return out
+
+
+class TaskHeads(nn.Module):
+    """Center, height, dim, rot, vel and class of every query after every decoder layer (as in CenterPoint and CMT).
+
+    The centre is predicted relative to the query's reference point, in logit space, and so stays in pc_range.
+
+    Args:
+        layers: L.
+        dim: C.
+        pc_range: x_min, y_min, z_min, x_max, y_max, z_max, metres.
+    """
+
+    pc_range: Tensor
+
+    def __init__(self, layers: int, dim: int, pc_range: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("pc_range", torch.tensor(pc_range), persistent=False)
+        self.center = TaskHead(layers, dim, 2)
+        self.height = TaskHead(layers, dim, 1)
+        self.dim = TaskHead(layers, dim, 3)
+        self.rot = TaskHead(layers, dim, 2)
+        self.vel = TaskHead(layers, dim, 2)
+        self.cls_logits = TaskHead(layers, dim, len(CLASSES))
+        with torch.no_grad():
+            self.center.out.weight.zero_()
+            self.height.out.weight.zero_()
+            self.cls_logits.out.bias.fill_(CLASS_PRIOR)
+
+    def forward(self, states: Tensor, reference_points: Tensor) -> tuple[Tensor, Tensor]:
+        """Read the boxes off the queries' states, in float32.
+
+        Args:
+            states: [L, B, Q, C].
+            reference_points: [B, Q, 3] in [0, 1]³ of pc_range.
+
+        Returns:
+            Class logits [L, B, Q, 10] and box codes [L, B, Q, 10] (see `aqr.detector.coding`).
+        """
+        with torch.autocast(states.device.type, enabled=False):
+            layers, batch, queries, _ = states.shape
+            flat = states.float().flatten(1, 2)
+            offset = torch.cat([self.center(flat), self.height(flat)], -1)
+            offset = offset.view(layers, batch, queries, 3)
+            unit = (offset + inverse_sigmoid(reference_points.float())).sigmoid()
+            rest = torch.cat([self.dim(flat), self.rot(flat), self.vel(flat)], -1).view(layers, batch, queries, 7)
+            codes = torch.cat([geometry.denormalise(unit, self.pc_range), rest], -1)
+            logits = self.cls_logits(flat).view(layers, batch, queries, -1)
+        return logits, codes
+
+
+def inverse_sigmoid(x: Tensor) -> Tensor:
+    """Logit of x clamped to [1e-5, 1 - 1e-5]."""
+    return x.clamp(1e-5, 1 - 1e-5).logit()

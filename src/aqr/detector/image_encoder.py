@@ -1,0 +1,152 @@
+"""Camera images to feature maps of stride 16."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aqr.config import ImageEncoder as ImageEncoderConfig
+from aqr.errors import InputError
+
+STRIDE: Final = 16
+"""Pixels per cell of the image map."""
+
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+
+
+class ImageNeck(nn.Module):
+    """A feature pyramid (arXiv 1612.03144) of which only the level of stride 16 is kept.
+
+    Each level passes a 1 x 1 convolution and is brought to stride 16, nearest upwards, averaged downwards; their sum
+    passes one 3 x 3 convolution.
+
+    Args:
+        channels: of the backbone's levels.
+        hidden_dim: C of the result.
+    """
+
+    def __init__(self, channels: list[int], hidden_dim: int) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList([nn.Conv2d(width, hidden_dim, 1) for width in channels])
+        self.out = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1)
+
+    def forward(self, levels: list[Tensor], size: tuple[int, int]) -> Tensor:
+        """Levels [N, C_i, H_i, W_i] to [N, C, *size]."""
+        merged = sum(_resize(lateral(level), size) for lateral, level in zip(self.laterals, levels, strict=True))
+        out: Tensor = self.out(merged)
+        return out
+
+
+class ImageEncoder(nn.Module):
+    """A backbone from transformers and a neck, applied to every camera alike.
+
+    Args:
+        config: which backbone, its weights and options.
+        hidden_dim: C of the maps.
+
+    Raises:
+        InputError: where the backbone or its weights cannot be found.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ImageEncoderConfig, hidden_dim: int) -> None:
+        super().__init__()
+        self.backbone, channels = build_backbone(config)
+        self.neck = ImageNeck(channels, hidden_dim)
+        self.freeze_norm = config.freeze_norm
+        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+        self.train()
+
+    def train(self, mode: bool = True) -> ImageEncoder:
+        """Batch norms of the backbone stay in evaluation where `freeze_norm` asks for it."""
+        super().train(mode)
+        if self.freeze_norm:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Encode the images of all cameras.
+
+        Args:
+            images: [B, V, 3, H, W] uint8 RGB, V >= 1.
+
+        Returns:
+            [B, V, C, ceil(H / 16), ceil(W / 16)].
+        """
+        batch, views, _, height, width = images.shape
+        pixels = ((images.flatten(0, 1).float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        levels = list(self.backbone(pixels).feature_maps)
+        maps: Tensor = self.neck(levels, (-(-height // STRIDE), -(-width // STRIDE)))
+        return maps.view(batch, views, *maps.shape[1:])
+
+
+def build_backbone(config: ImageEncoderConfig) -> tuple[nn.Module, list[int]]:
+    """The last two stages of a transformers backbone, randomly initialised or with pretrained weights.
+
+    Args:
+        config: `backbone` is a transformers model type or `timm:NAME`.
+
+    Returns:
+        A module whose output has `feature_maps`, and the channels of those.
+
+    Raises:
+        InputError: naming the setting that cannot be satisfied.
+    """
+    from transformers import AutoBackbone, AutoConfig
+
+    if config.backbone.startswith("timm:"):
+        return _timm_backbone(config)
+    try:
+        if config.pretrained is not None:
+            settings = AutoConfig.from_pretrained(config.pretrained)
+            stages = settings.stage_names[-2:]
+            backbone = AutoBackbone.from_pretrained(config.pretrained, out_features=stages)
+            return backbone, list(backbone.channels)
+        settings = AutoConfig.for_model(config.backbone, **config.options)
+        settings = AutoConfig.for_model(config.backbone, **config.options, out_features=settings.stage_names[-2:])
+        backbone = AutoBackbone.from_config(settings)
+    except OSError:
+        raise InputError(
+            f"detector.image.pretrained: no weights in {config.pretrained!r}; give a folder with config.json and "
+            "model.safetensors, or a name on the Hugging Face hub when online"
+        ) from None
+    except (ValueError, AttributeError, TypeError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(
+            f"detector.image.backbone: {config.backbone!r} with options {config.options} is no backbone of "
+            f"transformers ({reason}); name one such as resnet, convnext or swin"
+        ) from None
+    return backbone, list(backbone.channels)
+
+
+def _timm_backbone(config: ImageEncoderConfig) -> tuple[nn.Module, list[int]]:
+    from transformers import TimmBackbone, TimmBackboneConfig
+    from transformers.utils import is_timm_available
+
+    if not is_timm_available():
+        raise InputError(f"detector.image.backbone: {config.backbone!r} needs timm; install it or name another one")
+    settings = TimmBackboneConfig(
+        backbone=config.backbone.removeprefix("timm:"),
+        use_pretrained_backbone=config.pretrained is not None,
+        out_indices=(-2, -1),
+        **config.options,
+    )
+    backbone = TimmBackbone(settings)
+    return backbone, list(backbone.channels)
+
+
+def _resize(level: Tensor, size: tuple[int, int]) -> Tensor:
+    if level.shape[-2:] == size:
+        return level
+    if level.shape[-2] > size[0]:
+        return F.adaptive_avg_pool2d(level, size)
+    return F.interpolate(level, size, mode="nearest")

@@ -1,0 +1,158 @@
+"""LiDAR points to a BEV feature map: dynamic pillars, a convolutional backbone, an FPN."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from aqr.config import LidarEncoder as LidarEncoderConfig
+
+POINT_FEATURES = 11
+
+
+class PillarEncoder(nn.Module):
+    """Summarises the points of each cell of a BEV grid in one vector (PointPillars, arXiv 1812.05784).
+
+    Any number of points may share a pillar and any number of pillars may be filled (dynamic voxelisation, arXiv
+    1910.06528): points are neither sorted nor dropped. All sums are over integers and everything else is a maximum,
+    so the result does not depend on the order in which a GPU visits the points, and no shape depends on their values.
+
+    Args:
+        channels: C, length of a pillar's vector.
+        pillars: rows and columns of the grid over pc_range.
+        pc_range: x_min, y_min, z_min, x_max, y_max, z_max, metres.
+    """
+
+    low: Tensor
+    extent: Tensor
+    shape: Tensor
+
+    def __init__(self, channels: int, pillars: tuple[int, int], pc_range: tuple[float, ...]) -> None:
+        super().__init__()
+        self.pillars = pillars
+        low = torch.tensor(pc_range[:3])
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("extent", torch.tensor(pc_range[3:]) - low, persistent=False)
+        self.register_buffer("shape", torch.tensor([pillars[1], pillars[0]], dtype=torch.float32), persistent=False)
+        self.embed = nn.Linear(POINT_FEATURES, channels)
+        self.norm = nn.LayerNorm(channels)
+        self.refine = nn.Linear(channels, channels)
+
+    def forward(self, points: Tensor, sample: Tensor, batch_size: int) -> Tensor:
+        """Points outside pc_range, and points that are not finite, belong to no pillar.
+
+        Args:
+            points: [P, 5] x, y, z (m), intensity (0 … 255), time lag (s).
+            sample: [P] int64, the sample of each point.
+            batch_size: B.
+
+        Returns:
+            [B, C, rows, columns], channels last in memory, zero where no point fell.
+        """
+        rows, columns = self.pillars
+        spill = batch_size * rows * columns
+        with torch.autocast(points.device.type, enabled=False):
+            points = points.float()
+            unit = (points[:, :3] - self.low) / self.extent
+            inside = ((unit >= 0) & (unit < 1)).all(1) & points.isfinite().all(1)
+            points, unit = (torch.where(inside[:, None], t, 0.0) for t in (points, unit))
+            cell = unit[:, :2] * self.shape
+            corner = torch.minimum(cell.floor(), self.shape - 1)
+            index = (sample * rows + corner[:, 1].long()) * columns + corner[:, 0].long()
+            index = torch.where(inside, index, spill)
+            features = self._features(points, unit, cell - corner, index, spill + 1)
+            hidden = self.norm(self.embed(features)).relu()
+        hidden = self.refine(hidden).relu()
+        grid = hidden.new_zeros(spill + 1, hidden.shape[1])
+        grid = grid.scatter_reduce(0, index[:, None].expand_as(hidden), hidden, "amax")
+        pillars: Tensor = grid[:-1].view(batch_size, rows, columns, -1).permute(0, 3, 1, 2)
+        return pillars
+
+    def _features(self, points: Tensor, unit: Tensor, offset: Tensor, index: Tensor, cells: int) -> Tensor:
+        """[P, POINT_FEATURES], each about -1 … 1: the point, its place in its pillar, and its pillar's spread."""
+        height = unit[:, 2]
+        count = torch.zeros(cells, device=points.device).scatter_add(0, index, torch.ones_like(height))
+        bounds = torch.full((2 * cells,), -1.0, device=points.device)
+        signed = torch.cat([height, -height])
+        bounds = bounds.scatter_reduce(0, torch.cat([index, index + cells]), signed, "amax")
+        above, below = bounds[index] - height, bounds[index + cells] + height
+        xy = 2 * unit[:, :2] - 1
+        return torch.stack(
+            [
+                xy[:, 0],
+                xy[:, 1],
+                xy.norm(dim=1),
+                2 * height - 1,
+                2 * offset[:, 0] - 1,
+                2 * offset[:, 1] - 1,
+                points[:, 3] / 255,
+                2 * points[:, 4],
+                4 * above,
+                4 * below,
+                count[index].log1p() / 4,
+            ],
+            dim=1,
+        )
+
+
+class LidarEncoder(nn.Module):
+    """Pillars, a SECOND-style BEV backbone (Sensors 18(10):3337) and an FPN that ends in one map.
+
+    Every stage starts with a strided convolution; every stage's output is brought to `out_stride` and a shared 3 x 3
+    convolution mixes them into the map that the decoder reads.
+
+    Args:
+        config: sizes of the encoder.
+        hidden_dim: C of the map.
+        pc_range: x_min, y_min, z_min, x_max, y_max, z_max, metres.
+    """
+
+    def __init__(self, config: LidarEncoderConfig, hidden_dim: int, pc_range: tuple[float, ...]) -> None:
+        super().__init__()
+        self.pillar_encoder = PillarEncoder(config.pillar_channels, config.pillars, pc_range)
+        self.stages = nn.ModuleList()
+        self.laterals = nn.ModuleList()
+        channels, stride, level = config.pillar_channels, 1, max(hidden_dim // 2, 1)
+        for width, blocks, step in zip(config.channels, config.blocks, config.strides, strict=True):
+            layers = [conv_norm_relu(channels, width, stride=step)]
+            layers += [conv_norm_relu(width, width) for _ in range(blocks)]
+            self.stages.append(nn.Sequential(*layers))
+            channels, stride = width, stride * step
+            self.laterals.append(_resample(width, level, stride, config.out_stride))
+        self.shared_conv = conv_norm_relu(level * len(config.channels), hidden_dim)
+
+    def forward(self, points: Tensor, sample: Tensor, batch_size: int) -> Tensor:
+        """Encode a batch of point clouds, which may be empty.
+
+        Args:
+            points: [P, 5] x, y, z (m), intensity (0 … 255), time lag (s).
+            sample: [P] int64, the sample of each point.
+            batch_size: B.
+
+        Returns:
+            [B, C, Hb, Wb], row y, column x over pc_range.
+        """
+        features = self.pillar_encoder(points, sample, batch_size)
+        levels = []
+        for stage, lateral in zip(self.stages, self.laterals, strict=True):
+            features = stage(features)
+            levels.append(lateral(features))
+        out: Tensor = self.shared_conv(torch.cat(levels, 1))
+        return out
+
+
+def conv_norm_relu(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution without bias, batch norm, ReLU; keeps the size but for the stride."""
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def _resample(inputs: int, outputs: int, stride: int, target: int) -> nn.Sequential:
+    """From one power-of-two stride to another."""
+    if stride <= target:
+        ratio = target // stride
+        conv: nn.Module = nn.Conv2d(inputs, outputs, ratio, ratio, bias=False)
+    else:
+        ratio = stride // target
+        conv = nn.ConvTranspose2d(inputs, outputs, ratio, ratio, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))

@@ -1,0 +1,123 @@
+"""Training losses: every decoder layer is compared with the objects, and with the denoising queries' own boxes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.nn import functional as F
+
+from aqr.config import Loss
+from aqr.detector.assignment import assign
+from aqr.detector.coding import CODE_VELOCITY, encode
+from aqr.detector.denoising import NoisedQueries
+
+
+def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Sigmoid focal loss per element (arXiv 1708.02002).
+
+    Args:
+        logits: [...].
+        targets: [...] 0 or 1.
+        alpha: weight of positives; negatives weigh 1 - alpha.
+        gamma: power of the modulating factor.
+
+    Returns:
+        [...].
+    """
+    probability = logits.sigmoid()
+    missed = torch.where(targets > 0, 1 - probability, probability)
+    weight = torch.where(targets > 0, alpha, 1 - alpha)
+    return weight * missed**gamma * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+def code_loss(codes: Tensor, boxes: Tensor, code_weights: Tensor) -> Tensor:
+    """Weighted L1 distance per number; a target that is NaN (an unknown velocity) contributes nothing.
+
+    Args:
+        codes: [..., 10].
+        boxes: [..., 9].
+        code_weights: [10].
+
+    Returns:
+        [..., 10].
+    """
+    targets = encode(boxes)
+    known = ~targets[..., CODE_VELOCITY].isnan()
+    known = F.pad(known, (targets.shape[-1] - known.shape[-1], 0), value=True)
+    distance = (codes - torch.where(known, targets, codes.detach())).abs()
+    return torch.where(known, distance, 0.0) * code_weights
+
+
+def set_losses(
+    logits: Tensor, codes: Tensor, boxes: Tensor, labels: Tensor, box_counts: list[int], loss: Loss
+) -> dict[str, Tensor]:
+    """Losses of the real queries, each layer matched to the objects anew.
+
+    Both are sums over all samples, divided by the number of matched pairs, averaged over ranks, at least 1.
+
+    Args:
+        logits: [L, B, Q, 10].
+        codes: [L, B, Q, 10].
+        boxes: [N, 9] of all samples behind one another.
+        labels: [N] int64.
+        box_counts: boxes of each sample.
+        loss: weights.
+
+    Returns:
+        loss_cls and loss_bbox of the last layer, d0.loss_cls … of the others; weighted scalars.
+    """
+    pairs = assign(logits, codes, boxes, labels, box_counts, loss)
+    layer = torch.arange(len(logits), device=logits.device)[:, None]
+    targets = torch.zeros_like(logits)
+    targets[layer, pairs.sample, pairs.query, labels[pairs.box]] = 1.0
+    positives = mean_over_ranks(torch.tensor(float(pairs.query.shape[1]), device=logits.device))
+    cls = focal_loss(logits, targets).flatten(1).sum(1) / positives
+    weights = codes.new_tensor(loss.code_weights)
+    bbox = code_loss(codes[layer, pairs.sample, pairs.query], boxes[pairs.box], weights).flatten(1).sum(1) / positives
+    return _named("", loss.cls * cls, loss.bbox * bbox)
+
+
+def denoising_losses(logits: Tensor, codes: Tensor, noised: NoisedQueries | None, loss: Loss) -> dict[str, Tensor]:
+    """Losses of the denoising queries, each against the box that it came from.
+
+    Every copy is to find its box; only near copies are to claim its class, the others are background.
+
+    Args:
+        logits: [L, B, G · N, 10]; G · N may be 0.
+        codes: [L, B, G · N, 10].
+        noised: what they came from; None where there is no box: the losses are 0.
+        loss: weights.
+
+    Returns:
+        dn_loss_cls and dn_loss_bbox of the last layer, d0.dn_loss_cls … of the others; weighted scalars.
+    """
+    if noised is None:
+        nothing = (logits.sum() + codes.sum()) * logits.new_zeros(len(logits))
+        mean_over_ranks(logits.new_zeros(2))
+        return _named("dn_", nothing, nothing)
+    counts = mean_over_ranks(torch.stack([noised.near.sum(), noised.present.sum()]).float())
+    targets = F.one_hot(noised.labels, logits.shape[-1]) * noised.near[..., None]
+    focal = focal_loss(logits, targets.to(logits.dtype).expand_as(logits))
+    cls = torch.where(noised.present[..., None], focal, 0.0).flatten(1).sum(1) / counts[0]
+    distance = code_loss(codes, noised.boxes, codes.new_tensor(loss.code_weights))
+    bbox = torch.where(noised.present[..., None], distance, 0.0).flatten(1).sum(1) / counts[1]
+    return _named("dn_", loss.dn * loss.cls * cls, loss.dn * loss.bbox * bbox)
+
+
+def mean_over_ranks(counts: Tensor) -> Tensor:
+    """Mean of each count over all ranks of a distributed run, at least 1."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        counts = counts.clone()
+        dist.all_reduce(counts)
+        counts = counts / dist.get_world_size()
+    return counts.clamp(min=1.0)
+
+
+def _named(prefix: str, cls: Tensor, bbox: Tensor) -> dict[str, Tensor]:
+    names = [f"d{layer}." for layer in range(len(cls) - 1)] + [""]
+    losses = {}
+    for layer, name in enumerate(names):
+        losses[f"{name}{prefix}loss_cls"] = cls[layer]
+        losses[f"{name}{prefix}loss_bbox"] = bbox[layer]
+    return losses

@@ -1,0 +1,186 @@
+"""Position embeddings: one code for places that queries, BEV cells and image cells share (CMT, arXiv 2301.01283).
+
+A query finds a token because both went through the same embedding: of a BEV position, and of the camera ray that
+passes through a pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from aqr import geometry
+
+DEPTHS: Final = 64
+"""Points per ray."""
+NEAREST: Final = 1.0
+"""Metres, depth of the first of them."""
+
+
+def spread(count: int, lowest: float, highest: float) -> Tensor:
+    """[count] frequencies in geometric progression."""
+    return torch.logspace(math.log2(lowest), math.log2(highest), count, base=2.0)
+
+
+def waves(values: Tensor, frequencies: Tensor) -> Tensor:
+    """sin and cos of 2π · frequency · value, interleaved per frequency.
+
+    Args:
+        values: [..., D].
+        frequencies: [K], cycles per unit.
+
+    Returns:
+        [..., D, 2 K].
+    """
+    angles = 2 * math.pi * values[..., None] * frequencies
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)
+
+
+class BevEmbedding(nn.Module):
+    """Embeds a BEV position: waves of y, then of x, through a two-layer perceptron.
+
+    Args:
+        dim: C, even.
+        frequencies: [C / 2] cycles per pc_range.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int, frequencies: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(4 * len(frequencies), dim), nn.ReLU(), nn.Linear(dim, dim))
+
+    def forward(self, xy: Tensor) -> Tensor:
+        """Positions [..., 2] in [0, 1]² of pc_range to [..., C]."""
+        with torch.autocast(xy.device.type, enabled=False):
+            hidden = self.mlp[0](waves(xy.float().flip(-1), self.frequencies).flatten(-2))
+        out: Tensor = self.mlp[1:](hidden)
+        return out
+
+    def grid(self, size: tuple[int, int]) -> Tensor:
+        """Embedding of the cell centres of a map: [Hb, Wb, C]."""
+        rows, columns = size
+        device = self.frequencies.device
+        y = (torch.arange(rows, device=device) + 0.5) / rows
+        x = (torch.arange(columns, device=device) + 0.5) / columns
+        out: Tensor = self(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1))
+        return out
+
+
+class RayEmbedding(nn.Module):
+    """Embeds what a pixel can see: points along its ray, in pc_range, through a two-layer perceptron.
+
+    Args:
+        dim: C.
+        pc_range: x_min, y_min, z_min, x_max, y_max, z_max, metres; the last point lies near depth x_max.
+        frequencies: [K] cycles per unit of the ray's direction vector, whose waves join the points so that
+            neighbouring pixels can be told apart; K = 0 leaves the points alone.
+    """
+
+    frequencies: Tensor
+    pc_range: Tensor
+    depths: Tensor
+
+    def __init__(self, dim: int, pc_range: tuple[float, ...], frequencies: Tensor) -> None:
+        super().__init__()
+        step = (pc_range[3] - NEAREST) / DEPTHS
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.register_buffer("pc_range", torch.tensor(pc_range), persistent=False)
+        self.register_buffer("depths", NEAREST + step * torch.arange(DEPTHS), persistent=False)
+        inputs = 3 * DEPTHS + 6 * len(frequencies)
+        self.mlp = nn.Sequential(nn.Linear(inputs, 4 * dim), nn.ReLU(), nn.Linear(4 * dim, dim))
+
+    def frustum(self, pixels: Tensor, img2lidar: Tensor) -> Tensor:
+        """Points of each pixel's ray.
+
+        Args:
+            pixels: [..., N, 2].
+            img2lidar: [..., 4, 4], inverse of lidar2img.
+
+        Returns:
+            [..., N, DEPTHS, 3] metres, LiDAR frame.
+        """
+        homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], -1)
+        direction = homogeneous @ img2lidar[..., :3, :3].mT
+        return img2lidar[..., None, None, :3, 3] + direction[..., None, :] * self.depths[:, None]
+
+    def forward(self, pixels: Tensor, img2lidar: Tensor) -> Tensor:
+        """Pixels [..., N, 2] of cameras [..., 4, 4] to [..., N, C]."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            points = self.frustum(pixels.float(), img2lidar.float())
+            parts = [geometry.normalise(points, self.pc_range).flatten(-2)]
+            if len(self.frequencies):
+                direction = nn.functional.normalize(points[..., -1, :] - points[..., 0, :], dim=-1)
+                parts.append(waves(direction, self.frequencies).flatten(-2))
+            hidden = self.mlp[0](torch.cat(parts, -1))
+        out: Tensor = self.mlp[1:](hidden)
+        return out
+
+    def grid(self, map_size: tuple[int, int], image_size: tuple[int, int], img2lidar: Tensor) -> Tensor:
+        """Embedding of the cell centres of image maps.
+
+        Args:
+            map_size: Hi, Wi.
+            image_size: H, W in pixels.
+            img2lidar: [B, V, 4, 4].
+
+        Returns:
+            [B, V, Hi, Wi, C].
+        """
+        device = img2lidar.device
+        v = (torch.arange(map_size[0], device=device) + 0.5) * (image_size[0] / map_size[0])
+        u = (torch.arange(map_size[1], device=device) + 0.5) * (image_size[1] / map_size[1])
+        pixels = torch.stack(torch.meshgrid(u, v, indexing="xy"), -1).flatten(0, 1)
+        out: Tensor = self(pixels.expand(*img2lidar.shape[:2], -1, -1), img2lidar)
+        return out.view(*img2lidar.shape[:2], *map_size, -1)
+
+
+class PositionEmbedding(nn.Module):
+    """Embeds reference points as the tokens they should find: the BEV cell and the pixels of the cameras that see them.
+
+    Args:
+        dim: C.
+        pc_range: x_min, y_min, z_min, x_max, y_max, z_max, metres.
+        bev: embedding of BEV positions.
+        ray: embedding of pixels; None for a detector without cameras.
+    """
+
+    pc_range: Tensor
+
+    def __init__(self, pc_range: tuple[float, ...], bev: BevEmbedding, ray: RayEmbedding | None) -> None:
+        super().__init__()
+        self.register_buffer("pc_range", torch.tensor(pc_range), persistent=False)
+        self.bev = bev
+        self.ray = ray
+
+    def forward(self, reference_points: Tensor, lidar2img: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """Sum of a point's BEV embedding and of its ray embedding in every camera that sees it.
+
+        Args:
+            reference_points: [B, Q, 3] in [0, 1]³ of pc_range.
+            lidar2img: [B, V, 4, 4].
+            image_size: H, W in pixels.
+
+        Returns:
+            [B, Q, C].
+        """
+        embedding: Tensor = self.bev(reference_points[..., :2])
+        if self.ray is None or not lidar2img.shape[1]:
+            return embedding
+        with torch.autocast(reference_points.device.type, enabled=False):
+            points = geometry.denormalise(reference_points.float(), self.pc_range)
+            pixels, depth = geometry.project(points[:, None], lidar2img.float())
+            visible = geometry.in_image(pixels, depth, image_size)
+            pixels = torch.where(visible[..., None], pixels, 0.0)
+        rays: Tensor = self.ray(pixels, inverse(lidar2img))
+        return embedding + (rays * visible[..., None]).sum(1)
+
+
+def inverse(lidar2img: Tensor) -> Tensor:
+    """Image to LiDAR: [..., 4, 4] float32, computed in float64 and without waiting for a GPU."""
+    inverted: Tensor = torch.linalg.inv_ex(lidar2img.double()).inverse
+    return inverted.float()
