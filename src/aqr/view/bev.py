@@ -105,7 +105,7 @@ def _lay_out(scene: Scene, entries: list[Entry]) -> tuple[Page, Panel, Panel]:
     near = tuple(edge / 2.0 for edge in (x_min, x_max, y_min, y_max))
     whole = (x_min, x_max, y_min, y_max)
     if scene.bev_weights is None:
-        words, extent = "twice as large", (near[0], near[1], near[2], near[3])
+        words, extent = "the middle, twice as large", (near[0], near[1], near[2], near[3])
     else:
         words, extent = "weight map", whole
     left = (WIDTH - 2 * width - MARGIN) // 2

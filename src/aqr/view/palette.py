@@ -35,7 +35,7 @@ MUTED: Final = "#5b6675"
 EGO: Final = "#ffffff"
 QUERY: Final = "#ffffff"
 
-HEIGHTS: Final = ("#2f4256", "#55809a", "#9fc4c9", "#f4f3e3")
+HEIGHTS: Final = ("#2f4256", "#4d7590", "#86b0b8", "#c4cfc0")
 FROM_ZERO: Final = ("#11151c", "#4b1d7a", "#b4326f", "#f0763a", "#fddc8a")
 BELOW_ONE: Final = ("#11151c", "#1b5fc4", "#5fb0ff", "#cbe8ff")
 ABOVE_ONE: Final = ("#11151c", "#b34a00", "#ff8c1a", "#ffe3a6")
