@@ -83,7 +83,7 @@ def draw_bev(scene: Scene, path: str | Path, min_score: float = 0.25) -> Path:
     page, left, right = _lay_out(scene, entries)
     page.header(
         scene.title or "Bird's-eye view",
-        f"Bird's-eye view, forward is up · {caption(scene, shown, min_score, scene.bev_weights)}",
+        f"Bird's-eye view, {_direction(scene)} · {caption(scene, shown, min_score, scene.bev_weights)}",
     )
     _draw_sample_panel(page, left, scene, shown, heights)
     if scene.bev_weights is None:
@@ -91,6 +91,11 @@ def draw_bev(scene: Scene, path: str | Path, min_score: float = 0.25) -> Path:
     else:
         _draw_weight_panel(page, right, scene, scene.bev_weights, shown)
     return page.save(Path(path))
+
+
+def _direction(scene: Scene) -> str:
+    ahead = scene.augmentation[:2, 1] / np.linalg.norm(scene.augmentation[:2, 1])
+    return "forward is up" if ahead[1] > 0.999 else "in the augmented frame"
 
 
 def _lay_out(scene: Scene, entries: list[Entry]) -> tuple[Page, Panel, Panel]:

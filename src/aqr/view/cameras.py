@@ -92,7 +92,7 @@ class Cell:
 
 def _cells(scene: Scene) -> tuple[list[Cell], int]:
     """The cells of a block of pictures, and its height; short rows are centred."""
-    rows = camera_rows(scene.lidar2img)
+    rows = camera_rows(scene.lidar2img @ scene.augmentation)
     columns = max(len(row) for row in rows)
     width = (WIDTH - 2 * MARGIN - (columns - 1) * _GAP) // columns
     cells: list[Cell] = []

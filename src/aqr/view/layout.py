@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
@@ -17,20 +15,17 @@ def camera_rows(lidar2img: Floats) -> list[list[int]]:
     place: nuScenes' six become front left, front, front right over back left, back, back right.
 
     Args:
-        lidar2img: [V, 4, 4].
+        lidar2img: [V, 4, 4], from the vehicle's own LiDAR frame, without augmentation.
 
     Returns:
-        At most four indices a row, rows as even as possible, upper rows longer; [] for no camera.
+        Rows of three or four, the last one of what remains; [] for no camera.
     """
     views = len(lidar2img)
-    if views == 0:
-        return []
     ahead = np.asarray(lidar2img, dtype=np.float64)[:, 2, :2]
     bearing = np.degrees(np.arctan2(-ahead[:, 0], ahead[:, 1]))
     order = sorted(range(views), key=lambda v: (round(abs(float(bearing[v])), 3), -float(bearing[v])))
-    columns = min(views, 4, math.ceil(math.sqrt(1.5 * views)))
-    rows = np.array_split(np.array(order), math.ceil(views / columns))
-    return [_left_to_right([int(v) for v in row], bearing) for row in rows]
+    columns = 3 if views <= 6 or views == 9 else 4
+    return [_left_to_right(order[first : first + columns], bearing) for first in range(0, views, columns)]
 
 
 def _left_to_right(row: list[int], bearing: npt.NDArray[np.float64]) -> list[int]:
