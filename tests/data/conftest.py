@@ -100,7 +100,9 @@ def write_world(root: Path, seed: int = 0, samples_per_scene: int = 5, sweeps_be
                     **_pose(random, 1.0),
                 }
             )
-        stamps = 1_500_000_000_000_000 + scene * 10**9 + np.cumsum(random.choice([500_000, 1_700_000], samples_per_scene))
+        stamps = (
+            1_500_000_000_000_000 + scene * 10**9 + np.cumsum(random.choice([500_000, 1_700_000], samples_per_scene))
+        )
         previous = ""
         tracks: dict[str, Record] = {}
         for place, stamp in enumerate(stamps.tolist()):
@@ -166,13 +168,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_world(tmp_path_factory.mktemp("worlds") / "world")
 
 
-@pytest.fixture()
+@pytest.fixture
 def own_world(tmp_path: Path) -> Path:
     """Root of a small random world that the test may spoil."""
     return write_world(tmp_path / "world", samples_per_scene=2, sweeps_between=1)
 
 
-@pytest.fixture()
+@pytest.fixture
 def edit(own_world: Path) -> Callable[[str, Callable[[list[Record]], object]], Path]:
     """Changes the records of a table of `own_world` in place; returns its path."""
 

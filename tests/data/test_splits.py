@@ -24,11 +24,13 @@ def test_sizes() -> None:
 
 
 def test_unknown_split_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="no split 'trian'.*mini_val"):
+    with pytest.raises(InputError, match=r"no split 'trian'.*mini_val"):
         splits.scenes_of("trian")
 
 
-@pytest.mark.parametrize(("split", "version"), [("val", "v1.0-mini"), ("mini_val", "v1.0-trainval"), ("val", "v1.0-test")])
+@pytest.mark.parametrize(
+    ("split", "version"), [("val", "v1.0-mini"), ("mini_val", "v1.0-trainval"), ("val", "v1.0-test")]
+)
 def test_split_of_another_version_is_refused(split: str, version: str) -> None:
     with pytest.raises(InputError, match=f"'{split}' is not part of version {version}"):
         splits.check_version(split, version)

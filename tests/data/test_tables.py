@@ -67,7 +67,7 @@ def test_line_is_right_beyond_the_first_window(tmp_path: Path, monkeypatch: pyte
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     path.write_bytes(b"\xff\xfe[")
-    with pytest.raises(InputError, match="t.json: is not UTF-8"):
+    with pytest.raises(InputError, match=r"t.json: is not UTF-8"):
         list(tables.records(path))
 
 

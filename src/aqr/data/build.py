@@ -124,7 +124,7 @@ def box_velocity(translation: Floats, seconds: Floats, prev: Rows, following: Ro
     first, last = np.where(prev >= 0, prev, own), np.where(following >= 0, following, own)
     elapsed = seconds[last] - seconds[first]
     limit = np.where((prev >= 0) & (following >= 0), 2 * MAX_TIME_DIFF, MAX_TIME_DIFF)
-    elapsed[(elapsed > limit) | (elapsed == 0)] = np.nan
+    elapsed = np.where((elapsed > limit) | (elapsed == 0), np.nan, elapsed)
     return np.asarray((translation[last] - translation[first]) / elapsed[:, None])
 
 
