@@ -200,12 +200,12 @@ def _draw_boxes(
 
 
 def _draw_rings(axes: Any, panel: Panel) -> None:
-    """Circles around the LiDAR with their radius, at most six to the edge."""
+    """Circles around the LiDAR with their radius, at most eight to the edge."""
     from matplotlib.patches import Circle
 
     x_min, x_max, y_min, y_max = panel.extent
     reach = max(abs(x_min), abs(x_max), abs(y_min), abs(y_max))
-    step = next((s for s in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0) if reach / s <= 6.0), 100.0)
+    step = next((s for s in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0) if reach / s <= 8.0), 100.0)
     for radius in np.arange(step, np.hypot(reach, reach), step):
         axes.add_patch(Circle((0.0, 0.0), radius, fill=False, edgecolor="white", alpha=0.22, linewidth=points(1.0)))
         at = radius * np.sqrt(0.5)
