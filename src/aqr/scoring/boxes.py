@@ -62,16 +62,6 @@ class Boxes:
         }
         return dataclasses.replace(self, **rows_of_fields)
 
-    def yaw(self) -> Floats:
-        """[N] heading of each box seen from above, radians counter-clockwise from +x, in [-pi, pi].
-
-        The angle of the rotated x axis in the xy plane, as the devkit takes it, so that boxes that are also pitched
-        or rolled get the same angle. A zero quaternion has yaw 0.
-        """
-        w, x, y, z = self.rotation.T
-        yaw: Floats = np.arctan2(2 * (x * y + w * z), w * w + x * x - y * y - z * z)
-        return yaw
-
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions(Boxes):
@@ -213,6 +203,19 @@ class GroundTruth(Boxes):
     visibility: npt.NDArray[np.integer]
 
 
+def yaw_of(rotation: Floats) -> Floats:
+    """[N] heading of boxes seen from above, radians counter-clockwise from +x, in [-pi, pi].
+
+    The angle of the rotated x axis in the xy plane, as the devkit takes it, so that boxes that are also pitched or
+    rolled get the same angle. A zero quaternion has yaw 0.
+
+    Args:
+        rotation: [N, 4] quaternions w, x, y, z; need not be normalised.
+    """
+    w, x, y, z = rotation.T
+    return np.asarray(np.arctan2(2 * (x * y + w * z), w * w + x * x - y * y - z * z))
+
+
 def check(boxes: Boxes, tokens: Sequence[str], source: str) -> None:
     """Refuse boxes that the metrics cannot be computed from.
 
@@ -236,17 +239,23 @@ def check(boxes: Boxes, tokens: Sequence[str], source: str) -> None:
         return
     if boxes.sample.min() < 0 or boxes.sample.max() >= len(tokens):
         raise InputError(f"{source}: a box belongs to sample {boxes.sample.max()} of {len(tokens)}; mend its index")
-    _refuse(boxes, tokens, source, ~_finite(boxes.translation), "a translation that is not finite")
-    _refuse(boxes, tokens, source, ~_finite(boxes.rotation), "a rotation that is not finite")
-    proper = _finite(boxes.size) & (boxes.size[:, 0] > 0) & (boxes.size[:, 1] > 0) & (boxes.size[:, 2] > 0)
-    _refuse(boxes, tokens, source, ~proper, "a size that is not finite and positive")
-    _refuse(boxes, tokens, source, (boxes.label < 0) | (boxes.label >= len(CLASSES)), "an unknown class")
-    wrong = (boxes.attribute < NO_ATTRIBUTE) | (boxes.attribute >= len(ATTRIBUTES))
-    _refuse(boxes, tokens, source, wrong, "an unknown attribute")
+
+    def require(fine: Bools, what: str) -> None:
+        if not fine.all():
+            row = int(np.argmin(fine.reshape(count, -1).all(axis=1)))
+            token = tokens[int(boxes.sample[row])]
+            place = int(np.count_nonzero(boxes.sample[:row] == boxes.sample[row]))
+            raise InputError(f"{source}: box {place} of sample {token} has {what}; mend or drop that box")
+
+    require(np.isfinite(boxes.translation), "a translation that is not finite")
+    require(np.isfinite(boxes.rotation), "a rotation that is not finite")
+    require((boxes.size > 0) & (boxes.size < np.inf), "a size that is not finite and positive")
+    require((boxes.label >= 0) & (boxes.label < len(CLASSES)), "an unknown class")
+    require((boxes.attribute >= NO_ATTRIBUTE) & (boxes.attribute < len(ATTRIBUTES)), "an unknown attribute")
     if isinstance(boxes, Predictions):
         if boxes.score.shape != (count,):
             raise ValueError(f"score must be {[count]}, is {list(boxes.score.shape)}")
-        _refuse(boxes, tokens, source, ~((boxes.score >= 0) & np.isfinite(boxes.score)), "a score that is not >= 0")
+        require((boxes.score >= 0) & (boxes.score < np.inf), "a score that is not a finite number >= 0")
         per_sample = np.bincount(boxes.sample, minlength=len(tokens))
         if per_sample.max() > MAX_BOXES_PER_SAMPLE:
             worst = int(per_sample.argmax())
@@ -254,22 +263,6 @@ def check(boxes: Boxes, tokens: Sequence[str], source: str) -> None:
                 f"{source}: sample {tokens[worst]} has {per_sample[worst]} boxes, nuScenes allows "
                 f"{MAX_BOXES_PER_SAMPLE}; keep the best ones"
             )
-
-
-def _refuse(boxes: Boxes, tokens: Sequence[str], source: str, bad: Bools, what: str) -> None:
-    if bad.any():
-        row = int(np.argmax(bad))
-        token = tokens[int(boxes.sample[row])]
-        place = int(np.count_nonzero(boxes.sample[:row] == boxes.sample[row]))
-        raise InputError(f"{source}: box {place} of sample {token} has {what}; mend or drop that box")
-
-
-def _finite(rows: Floats) -> Bools:
-    """[N] bool: no NaN and no infinity in the row. A sum is one pass where a test per number would be three."""
-    total = rows.sum(axis=1)
-    if np.isfinite(total).all():
-        return np.ones(len(rows), dtype=bool)
-    return np.asarray(np.isfinite(rows).all(axis=1))
 
 
 def _turn(rotation: Floats, vectors: Floats) -> Floats:

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from aqr.scoring.boxes import NO_ATTRIBUTE, Bools, Boxes, Floats, Ints
+from aqr.scoring.boxes import NO_ATTRIBUTE, Boxes, Floats, Ints, yaw_of
 
 MIN_RECALL: Final = 0.1
 MIN_PRECISION: Final = 0.1
@@ -48,7 +48,9 @@ class Curve:
         return int(reached[-1]) if len(reached) else 0
 
 
-def pair_errors(detections: Boxes, objects: Boxes, yaw_period: float) -> Floats:
+def pair_errors(
+    detections: Boxes, rows: Ints, objects: Boxes, object_rows: Ints, distance: Floats, yaw_period: float
+) -> Floats:
     """The five errors of matched pairs.
 
     - translation: distance of the centres in the ground plane, metres;
@@ -58,24 +60,28 @@ def pair_errors(detections: Boxes, objects: Boxes, yaw_period: float) -> Floats:
     - attribute: 0 where the attributes are the same and 1 where not; NaN where the object has none.
 
     Args:
-        detections: N boxes.
-        objects: N boxes.
+        detections: all detections.
+        rows: [N] which of them.
+        objects: all objects.
+        object_rows: [N] which of them.
+        distance: [N] of their centres in the ground plane.
         yaw_period: 2π; π for barriers, which look the same from both sides.
 
     Returns:
         [5, N] in the order of `ERRORS`.
     """
-    center = np.linalg.norm(detections.translation[:, :2] - objects.translation[:, :2], axis=1)
-    overlap = np.minimum(detections.size, objects.size).prod(axis=1)
-    union = detections.size.prod(axis=1) + objects.size.prod(axis=1) - overlap
-    turn = objects.yaw() - detections.yaw()
+    size, true_size = detections.size[rows].T, objects.size[object_rows].T
+    overlap = _volume(np.minimum(size, true_size))
+    iou = overlap / (_volume(size) + _volume(true_size) - overlap)
+    turn = yaw_of(objects.rotation[object_rows]) - yaw_of(detections.rotation[rows])
     turn = np.abs((turn + yaw_period / 2) % yaw_period - yaw_period / 2)
-    velocity = np.linalg.norm(detections.velocity - objects.velocity, axis=1)
-    wrong = np.where(objects.attribute == NO_ATTRIBUTE, np.nan, detections.attribute != objects.attribute)
-    return np.stack([center, 1 - overlap / union, turn, velocity, wrong])
+    vx, vy = (detections.velocity[rows] - objects.velocity[object_rows]).T
+    attribute = objects.attribute[object_rows]
+    wrong = np.where(attribute == NO_ATTRIBUTE, np.nan, detections.attribute[rows] != attribute)
+    return np.stack([distance, 1 - iou, turn, np.sqrt(vx * vx + vy * vy), wrong])
 
 
-def sample_curve(score: Floats, hit: Bools, errors: Floats, num_objects: int) -> Curve:
+def sample_curve(score: Floats, at: Ints, errors: Floats, num_objects: int) -> Curve:
     """Sample precision, confidence and errors at the 101 recalls.
 
     After the k-th of the detections, in descending order of score, precision is TP/k and recall TP/(number of
@@ -85,22 +91,27 @@ def sample_curve(score: Floats, hit: Bools, errors: Floats, num_objects: int) ->
 
     Args:
         score: [D] descending.
-        hit: [D] whether the detection is a true positive.
-        errors: [5, number of hits] of the true positives.
+        at: [T] which of the detections are true positives, ascending.
+        errors: [5, T] of the true positives.
         num_objects: objects of the class, detected or not.
     """
-    at = np.flatnonzero(hit)
     if num_objects == 0 or len(at) == 0:
         return Curve.nothing_found()
-    # Recall moves at hits only: of each run of detections with one recall, only the first and the last can matter.
-    knots = np.unique(np.concatenate([at, at[at > 0] - 1, [len(hit) - 1]]))
-    found = np.cumsum(np.isin(knots, at, assume_unique=True)).astype(np.float64)
+    # Recall moves at true positives only: of each run of detections with one recall, the first and the last suffice.
+    count = np.arange(1, len(at) + 1)
+    knots = np.stack([at - 1, at], axis=1).reshape(-1)
+    found = np.stack([count - 1, count], axis=1).reshape(-1)
+    keep = np.ones(len(knots), dtype=bool)
+    keep[0] = at[0] > 0
+    keep[2::2] = at[1:] - 1 > at[:-1]
+    knots = np.append(knots[keep], len(score) - 1)
+    found = np.append(found[keep], len(at)).astype(np.float64)
+
     recall = found / num_objects
     precision = np.interp(RECALLS, recall, found / (knots + 1), right=0)
     confidence = np.interp(RECALLS, recall, score[knots], right=0)
-    means = [
-        np.interp(confidence[::-1], score[at][::-1], _running_mean(values)[::-1])[::-1].copy() for values in errors
-    ]
+    falling, scores = confidence[::-1], score[at][::-1]
+    means = [np.interp(falling, scores, _running_mean(values)[::-1])[::-1] for values in errors]
     return Curve(precision, confidence, np.array(means))
 
 
@@ -125,3 +136,7 @@ def _running_mean(values: Floats) -> Floats:
     count: Ints = np.cumsum(known)
     total = np.nancumsum(values)
     return np.divide(total, count, out=np.zeros_like(total), where=count != 0)
+
+
+def _volume(size: Floats) -> Floats:
+    return np.asarray(size[0] * size[1] * size[2])

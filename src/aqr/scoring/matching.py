@@ -38,131 +38,174 @@ _NOBODY: Final = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Points:
-    """Box centres of one class.
+    """Box centres of one class, from above.
 
     Attributes:
         sample: [N] int.
-        xy: [N, 2] metres, global frame.
+        x: [N] metres, global frame.
+        y: [N] metres.
         offset: [N] metres, x from the ego vehicle.
     """
 
     sample: npt.NDArray[np.integer]
-    xy: Floats
+    x: Floats
+    y: Floats
     offset: Floats
 
 
-def match(detections: Points, objects: Points, num_samples: int) -> Ints:
+@dataclass(frozen=True)
+class Pairs:
+    """Detections and objects that are nearer than the largest threshold.
+
+    Attributes:
+        detection: [P] ascending; of each detection the nearest object first.
+        object: [P].
+        distance: [P] metres.
+    """
+
+    detection: Ints
+    object: Ints
+    distance: Floats
+
+
+def order_of_choice(score: Floats) -> Ints:
+    """[D] detections in the order in which they choose: descending score, of equal ones the later first."""
+    order = np.argsort(score)
+    ascending = score[order]
+    same = ascending[1:] == ascending[:-1]
+    if same.any():
+        tied = np.zeros(len(score), dtype=bool)
+        tied[1:] |= same
+        tied[:-1] |= same
+        at = np.flatnonzero(tied)
+        order[at] = order[at[np.lexsort((order[at], ascending[at]))]]
+    return order[::-1]
+
+
+def match(detections: Points, objects: Points, rank: Ints, num_samples: int) -> tuple[Pairs, tuple[Ints, ...]]:
     """Match the detections of one class.
 
     Args:
-        detections: D detections in the order in which they choose.
+        detections: D detections.
         objects: G objects; within a sample in annotation order.
+        rank: [D] the place of each detection in the order in which they choose, 0 first.
         num_samples: S.
 
     Returns:
-        [D, 4] int64: per threshold the object's row, -1 for a false positive.
+        all pairs that are near, and per threshold which of them match, in no particular order.
     """
-    detection, obj, distance = _candidates(detections, objects, num_samples)
-    found = np.full((len(detections.sample), len(THRESHOLDS)), -1, dtype=np.int64)
-    if len(detection) == 0:
-        return found
-    first = np.flatnonzero(np.r_[True, detection[1:] != detection[:-1]])
-    who = detection[first]
-    for t, threshold in enumerate(THRESHOLDS):
-        near = np.add.reduceat(distance < threshold, first, dtype=np.int64)
-        some = near > 0
-        holder = _defer(obj, first[some], (first + near)[some], who[some], len(objects.sample))
-        taken = np.flatnonzero(holder != _NOBODY)
-        found[holder[taken], t] = taken
-    return found
+    pairs = _near_pairs(detections, objects, num_samples)
+    if len(pairs.detection) == 0:
+        return pairs, (np.zeros(0, dtype=np.int64),) * len(THRESHOLDS)
+    starts = np.ones(len(pairs.detection), dtype=bool)
+    np.not_equal(pairs.detection[1:], pairs.detection[:-1], out=starts[1:])
+    first = np.flatnonzero(starts)
+    rank_of_first = rank[pairs.detection[first]]
+    matched = []
+    for threshold in THRESHOLDS:
+        near = np.add.reduceat(pairs.distance < threshold, first, dtype=np.int64)
+        some = np.flatnonzero(near)
+        matched.append(
+            _defer(pairs.object, first[some], first[some] + near[some], rank_of_first[some], len(objects.sample))
+        )
+    return pairs, tuple(matched)
 
 
-def _candidates(detections: Points, objects: Points, num_samples: int) -> tuple[Ints, Ints, Floats]:
-    """Every pair nearer than the largest threshold, by detection, then distance, then object.
-
-    Returns:
-        detection [P], object [P], distance [P].
-    """
+def _near_pairs(detections: Points, objects: Points, num_samples: int) -> Pairs:
     if len(objects.sample) == 0 or len(detections.sample) == 0:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)
+        return _join([])
     low = float(objects.offset.min())
     columns = int((float(objects.offset.max()) - low) // _CELL) + 1
-    column = ((objects.offset - low) // _CELL).astype(np.int64)
-    # Two empty columns on either side of each sample keep neighbours of different samples apart.
+    # Two empty cells on either side of each sample keep neighbours of different samples apart.
     stride = columns + 4
-    cell = objects.sample * stride + column + 2
+    cell = objects.sample * stride + ((objects.offset - low) // _CELL).astype(np.int64) + 2
     order = np.argsort(cell, kind="stable")
     start = np.zeros(num_samples * stride + 1, dtype=np.int64)
     np.cumsum(np.bincount(cell, minlength=num_samples * stride), out=start[1:])
 
-    column = np.clip((detections.offset - low) // _CELL, -1, columns).astype(np.int64)
-    cell = detections.sample * stride + column + 2
+    column = np.floor((detections.offset - low) * (1 / _CELL))
+    cell = detections.sample * stride + np.clip(column, -1, columns, out=column).astype(np.int64) + 2
     first = start[cell - 1]
     count = start[cell + 2] - first
     near = np.flatnonzero(count)
-    parts = [
-        _near_pairs(detections, objects, rows, first[rows], count[rows], order) for rows in _slices(near, count[near])
-    ]
-    if not parts:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)
-    detection, obj, distance = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return detection, obj, distance
+    return _join(
+        [
+            _measure(detections, objects, rows, order, first[rows], count[rows])
+            for rows in _slices(near, np.cumsum(count[near]))
+        ]
+    )
 
 
-def _near_pairs(
-    detections: Points, objects: Points, rows: Ints, first: Ints, count: Ints, order: Ints
-) -> tuple[Ints, Ints, Floats]:
+def _measure(detections: Points, objects: Points, rows: Ints, order: Ints, first: Ints, count: Ints) -> Pairs:
+    """The near pairs of some detections, whose possible objects are `order[first : first + count]`."""
     run, place = expand(first, count)
     detection, obj = rows[run], order[place]
-    difference = detections.xy[detection] - objects.xy[obj]
+    dy = detections.y[detection] - objects.y[obj]
+    near = np.flatnonzero(np.abs(dy) < _CELL)
+    detection, obj = detection[near], obj[near]
+    offset = np.stack([detections.x[detection] - objects.x[obj], dy[near]], axis=1)
     # A stack of 1 x 2 by 2 x 1 products rounds as the dot product inside numpy.linalg.norm does, which dx² + dy² does
     # not where that uses fused multiply-add: it decides matches at exactly a threshold and ties of distance.
-    distance = np.sqrt((difference[:, None, :] @ difference[:, :, None])[:, 0, 0])
+    distance = np.sqrt((offset[:, None, :] @ offset[:, :, None])[:, 0, 0])
     near = np.flatnonzero(distance < THRESHOLDS[-1])
     detection, obj, distance = detection[near], obj[near], distance[near]
-    same = np.flatnonzero(detection[1:] == detection[:-1])
-    if len(same):
+    same = detection[1:] == detection[:-1]
+    if same.any():
         several = np.zeros(len(detection), dtype=bool)
-        several[same] = several[same + 1] = True
+        several[1:] |= same
+        several[:-1] |= same
         at = np.flatnonzero(several)
         by = at[np.lexsort((obj[at], distance[at], detection[at]))]
         obj[at], distance[at] = obj[by], distance[by]
-    return detection, obj, distance
+    return Pairs(detection, obj, distance)
 
 
-def _slices(rows: Ints, count: Ints) -> Iterator[Ints]:
-    """Rows in slices of a bounded number of pairs, so that memory follows the candidates and not the pairs tried."""
+def _join(parts: list[Pairs]) -> Pairs:
+    none = np.zeros(0, dtype=np.int64)
+    return Pairs(
+        np.concatenate([none, *(part.detection for part in parts)]),
+        np.concatenate([none, *(part.object for part in parts)]),
+        np.concatenate([np.zeros(0), *(part.distance for part in parts)]),
+    )
+
+
+def _slices(rows: Ints, ends: Ints) -> Iterator[Ints]:
+    """Rows in slices of a bounded number of pairs, so that memory follows the near pairs and not the pairs tried.
+
+    Args:
+        rows: [N].
+        ends: [N] cumulated number of pairs.
+    """
     begin = 0
-    ends = np.cumsum(count)
     while begin < len(rows):
-        done = ends[begin - 1] if begin else 0
+        done = int(ends[begin - 1]) if begin else 0
         end = max(begin + 1, int(np.searchsorted(ends, done + _PAIRS_AT_ONCE, side="right")))
         yield rows[begin:end]
         begin = end
 
 
-def _defer(obj: Ints, first: Ints, end: Ints, who: Ints, num_objects: int) -> Ints:
+def _defer(obj: Ints, first: Ints, end: Ints, rank: Ints, num_objects: int) -> Ints:
     """Deferred acceptance.
 
     Args:
-        obj: [P] candidates of all detections, each detection's behind one another, best first.
+        obj: [P] candidates, each detection's behind one another, best first.
         first: [A] where each detection's candidates begin in `obj`.
         end: [A] where they end, > first.
-        who: [A] the detections' ranks, 0 the best, ascending.
+        rank: [A] all different, the smaller the earlier to choose.
         num_objects: G.
 
     Returns:
-        [G] int64: the rank of the detection that holds each object, `_NOBODY` where none does.
+        [M] int64: the places in `obj` that become matches.
     """
     holder = np.full(num_objects, _NOBODY)
     place_of_holder = np.zeros(num_objects, dtype=np.int64)
     row_of_holder = np.zeros(num_objects, dtype=np.int64)
     row, place = np.arange(len(first)), first
     while len(row):
-        wanted, rank = obj[place], who[row]
+        wanted, own = obj[place], rank[row]
         before = holder[wanted]
-        np.minimum.at(holder, wanted, rank)
-        wins = holder[wanted] == rank
+        np.minimum.at(holder, wanted, own)
+        wins = holder[wanted] == own
         won, displaced = wanted[wins], before[wins] != _NOBODY
         freed = won[displaced]
         next_row = np.concatenate([row[~wins], row_of_holder[freed]])
@@ -170,4 +213,4 @@ def _defer(obj: Ints, first: Ints, end: Ints, who: Ints, num_objects: int) -> In
         row_of_holder[won], place_of_holder[won] = row[wins], place[wins]
         more = next_place < end[next_row]
         row, place = next_row[more], next_place[more]
-    return holder
+    return np.asarray(place_of_holder[holder != _NOBODY])

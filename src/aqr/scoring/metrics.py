@@ -36,7 +36,7 @@ from aqr.scoring.curves import (
     sample_curve,
 )
 from aqr.scoring.filters import scored
-from aqr.scoring.matching import THRESHOLDS, Points, match
+from aqr.scoring.matching import THRESHOLDS, Points, match, order_of_choice
 from aqr.taxonomy import CLASS_RANGE, CLASSES, LABEL_OF
 
 ERROR_THRESHOLD: Final = THRESHOLDS.index(2.0)
@@ -63,26 +63,40 @@ UNDEFINED: Final = {
 
 
 @dataclass(frozen=True)
+class Hits:
+    """True positives of one class at one threshold, best first.
+
+    Attributes:
+        at: [T] which of the class's detections they are, ascending.
+        object: [T] rows of the ground truth that they found.
+        errors: [5, T] in the order of `aqr.scoring.curves.ERRORS`.
+    """
+
+    at: Ints
+    object: Ints
+    errors: Floats
+
+
+@dataclass(frozen=True)
 class ClassMatches:
     """Detections of one class, best first, and what they found.
 
     Attributes:
         detection: [D] rows of the predictions, after the filters.
         score: [D] descending.
-        found: [D, 4] per threshold the row of the ground truth that was found, -1 for a false positive.
-        errors: per threshold [5, number of true positives], in the order of the detections.
         objects: [G] rows of the ground truth, after the filters.
+        hits: per threshold.
     """
 
     detection: Ints
     score: Floats
-    found: Ints
-    errors: tuple[Floats, ...]
     objects: Ints
+    hits: tuple[Hits, ...]
 
     def curve(self, threshold: int) -> Curve:
         """The curve at a threshold, given by its number."""
-        return sample_curve(self.score, self.found[:, threshold] >= 0, self.errors[threshold], len(self.objects))
+        hits = self.hits[threshold]
+        return sample_curve(self.score, hits.at, hits.errors, len(self.objects))
 
 
 @dataclass(frozen=True)
@@ -222,22 +236,42 @@ def detection_score(mean_ap: Floats, errors: Floats) -> Floats:
 def _match_class(
     truth: GroundTruth, predictions: Predictions, detections: Ints, objects: Ints, name: str
 ) -> ClassMatches:
-    # Descending, and of equal scores the later row first.
-    detections = detections[np.argsort(predictions.score[detections], kind="stable")[::-1]]
-    found = match(_points(predictions, detections, truth), _points(truth, objects, truth), len(truth.samples))
-    period = np.pi if name == "barrier" else 2 * np.pi
-    errors = []
-    for column in found.T:
-        hit = np.flatnonzero(column >= 0)
-        column[hit] = objects[column[hit]]
-        errors.append(pair_errors(predictions.take(detections[hit]), truth.take(column[hit]), period))
-    return ClassMatches(detections, predictions.score[detections], found, tuple(errors), objects)
+    score = predictions.score[detections]
+    order = order_of_choice(score)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    pairs, matched = match(
+        _points(predictions, detections, truth), _points(truth, objects, truth), rank, len(truth.samples)
+    )
+
+    # Most pairs match at several thresholds; their errors are computed once.
+    used = np.zeros(len(pairs.detection), dtype=bool)
+    for places in matched:
+        used[places] = True
+    number, used_places = np.cumsum(used) - 1, np.flatnonzero(used)
+    found = objects[pairs.object[used_places]]
+    errors = pair_errors(
+        predictions,
+        detections[pairs.detection[used_places]],
+        truth,
+        found,
+        pairs.distance[used_places],
+        np.pi if name == "barrier" else 2 * np.pi,
+    )
+    hits = []
+    for places in matched:
+        pair_at = np.full(len(order), -1)
+        pair_at[rank[pairs.detection[places]]] = number[places]
+        at = np.flatnonzero(pair_at >= 0)
+        pair = pair_at[at]
+        hits.append(Hits(at, found[pair], errors[:, pair]))
+    return ClassMatches(detections[order], score[order], objects, tuple(hits))
 
 
 def _points(boxes: GroundTruth | Predictions, rows: Ints, truth: GroundTruth) -> Points:
     sample = boxes.sample[rows]
-    xy = boxes.translation[rows, :2]
-    return Points(sample, xy, xy[:, 0] - truth.samples.ego[sample, 0])
+    x, y = boxes.translation[rows, 0], boxes.translation[rows, 1]
+    return Points(sample, x, y, x - truth.samples.ego[sample, 0])
 
 
 def _rows_by_label(label: npt.NDArray[np.integer], keep: Bools) -> list[Ints]:
