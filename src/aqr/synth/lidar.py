@@ -1,0 +1,114 @@
+"""A spinning 32-beam LiDAR (nuScenes' HDL-32E) in the synthetic world.
+
+A sweep has 1084 columns of 32 beams, stored column by column and ring by ring as nuScenes does: rows of
+[x, y, z, intensity, ring] in the LiDAR frame, rays without an echo as points close to the sensor. Ego motion within
+the sweep counts as compensated and objects stand still for its 50 ms.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from aqr.geometry import Pose
+from aqr.synth.cast import cast, draw_order, hit_normals, lidar_windows, local_planes
+from aqr.synth.solids import Solids, Texture, block
+from aqr.synth.stage import Moment, Stage
+from aqr.synth.street import GROUND_CELL
+
+Floats = npt.NDArray[np.floating]
+
+BEAMS: Final = 32
+COLUMNS: Final = 1084
+ELEVATIONS: Final = np.radians(np.linspace(-30.67, 10.67, BEAMS))
+RANGE_NOISE: Final = 0.018
+"""Standard deviation of a range, metres."""
+
+_FIRST_AZIMUTH: Final = np.radians(-172.0)
+_REACH: Final = 105.0
+_AZIMUTHS: Final = _FIRST_AZIMUTH - 2 * np.pi / COLUMNS * np.arange(COLUMNS)
+_COLUMN_RAYS: Final = np.stack([np.cos(_AZIMUTHS), np.sin(_AZIMUTHS), np.zeros(COLUMNS)], axis=1)
+_TANGENTS: Final = np.tan(ELEVATIONS)
+_ROW_RAYS: Final = np.stack([np.zeros(BEAMS), np.zeros(BEAMS), _TANGENTS], axis=1)
+_ROOF: Final = block((-0.62, 0.62), (-1.15, 1.05), (-0.70, -0.36), (0.5, 0.5, 0.5), reflectivity=0.2)
+"""The vehicle's own roof in the LiDAR frame."""
+
+
+def sweep(stage: Stage, moment: Moment, lidar: Pose, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """One revolution.
+
+    Args:
+        stage: the scene.
+        moment: its solids at the time of the sweep.
+        lidar: pose of the LiDAR frame in the street frame.
+        rng: range noise, intensity and lost echoes.
+
+    Returns:
+        [COLUMNS · BEAMS, 5] x, y, z (m), intensity (0 … 255), ring index.
+    """
+    roof = Solids.stack([moment.solids, _moved(_ROOF, lidar)])
+    owners = np.append(moment.owners, -1)
+    planes, offsets, facing = local_planes(roof, lidar)
+    corners = (roof.corners - lidar.translation) @ lidar.rotation
+    windows, nearest = lidar_windows(corners, COLUMNS, _FIRST_AZIMUTH, _TANGENTS)
+    usable = (windows[:, 1] > windows[:, 0]) & (nearest < _REACH) & (facing > 0)
+    background = np.maximum(-_TANGENTS / lidar.translation[2], 0.0)
+    depth = cast(
+        planes,
+        facing,
+        roof.planes,
+        windows,
+        draw_order(usable, nearest, owners),
+        owners,
+        len(moment.poses),
+        _COLUMN_RAYS,
+        _ROW_RAYS,
+        np.repeat(background.astype(np.float32)[:, None], COLUMNS, axis=1),
+    )
+    inverse, solid = depth.inverse.T.ravel(), depth.solid.T.ravel()
+    rays = (_COLUMN_RAYS[:, None, :] + _ROW_RAYS[None, :, :]).reshape(-1, 3)
+    length = np.linalg.norm(rays, axis=1)
+    hit = inverse > 1 / _REACH
+    distance = np.where(hit, length / np.where(hit, inverse, 1.0), np.inf)
+
+    normals = np.zeros_like(rays)
+    normals[:, 2] = 1.0
+    on_solid = np.flatnonzero(solid >= 0)
+    normals[on_solid] = hit_normals(planes, offsets, facing, solid[on_solid], rays[on_solid])
+    slope = np.abs(np.einsum("pi,pi->p", normals, rays)) / length
+
+    ground = (solid < 0) | (roof.texture[solid] == Texture.GROUND)
+    reflectivity = np.where(solid >= 0, roof.reflectivity[solid], 0.0)
+    spots = np.flatnonzero(ground & hit)
+    reflectivity[spots] = _ground_reflectivity(stage, lidar.apply(rays[spots] / inverse[spots, None]))
+    glass = ~ground & (roof.texture[solid] == Texture.GLASSHOUSE) & (normals[:, 2] < 0.7)
+    strength = reflectivity * np.sqrt(np.maximum(slope, 0.02)) * np.exp(-2 * stage.weather.lidar_extinction * distance)
+    strength = np.where(ground, strength * (1 - 0.6 * stage.weather.wet), strength)
+    chance = np.clip(1.4 - (distance / 60.0) ** 2 * 0.055 / np.maximum(strength, 1e-4), 0.0, 0.985)
+    chance[glass] *= 0.45
+    lost = ~hit | (rng.random(len(rays), dtype=np.float32) > chance)
+    noisy = distance + RANGE_NOISE * rng.standard_normal(len(rays), dtype=np.float32)
+    stray = 0.9 * rng.random(len(rays), dtype=np.float32) ** 2
+    metres = np.where(lost, stray, noisy)
+    intensity = 95.0 * strength * (1 + 1.5 * (reflectivity > 0.72)) + 2.5 * rng.random(len(rays), dtype=np.float32)
+    points = np.empty((len(rays), 5), dtype=np.float32)
+    points[:, :3] = rays * (metres / length)[:, None]
+    points[:, 3] = np.clip(np.floor(np.where(lost, intensity * 0.3, intensity)), 0, 255)
+    points[:, 4] = np.tile(np.arange(BEAMS, dtype=np.float32), COLUMNS)
+    return points
+
+
+def _moved(solids: Solids, pose: Pose) -> Solids:
+    x, y, z = (float(v) for v in pose.translation)
+    return solids.placed(x, y, z, pose.yaw)
+
+
+def _ground_reflectivity(stage: Stage, points: Floats) -> Floats:
+    ground = stage.street.ground
+    level = ground.levels[1]
+    cell = 2 * GROUND_CELL
+    column = np.clip(((points[:, 0] - ground.origin[0]) / cell).astype(np.int64), 0, level.shape[1] - 1)
+    row = np.clip(((points[:, 1] - ground.origin[1]) / cell).astype(np.int64), 0, level.shape[0] - 1)
+    return np.asarray((level[row, column].mean(axis=1) / 255.0) ** 2 * 1.3 + 0.04)

@@ -1,0 +1,235 @@
+"""Writes a world: scenes in parallel, tables last.
+
+Each finished scene leaves its rows in OUT/.scenes; when all are there, the 13 tables are put together in a
+temporary folder and renamed to OUT/VERSION. Until then no reader takes OUT for a data set, and a second run with the
+same settings goes on where the first one stopped.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from queue import Empty, Queue
+from threading import Event, Lock
+from typing import Any, Final
+
+from aqr.errors import InputError
+from aqr.synth.presets import PRESETS, Preset, PresetName, scene_names
+from aqr.synth.recorder import SceneJob, record, sensor_files
+from aqr.synth.tables import Tables, merge
+
+Progress = Callable[[int, int], None]
+
+RECIPE: Final = 1
+"""Number of the recipe; a world begun by another one cannot be continued."""
+
+_SETTINGS: Final = "synth.json"
+_SCENES: Final = ".scenes"
+
+
+def write_world(
+    out: Path,
+    *,
+    scenes: int | None = None,
+    seed: int = 0,
+    preset: PresetName = "tiny",
+    version: str | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Write a synthetic world as a nuScenes v1.0 data set.
+
+    The same arguments give the same bytes on the same kind of machine, whatever the number of workers. A run that
+    was interrupted continues with its first unfinished scene; a finished world is left as it is.
+
+    Args:
+        out: folder of the data set; made where missing.
+        scenes: number of scenes; None takes the preset's.
+        seed: of the world, at least 0; another seed is another world.
+        preset: size of images and scenes.
+        version: `v1.0-mini` or `v1.0-trainval`; None takes the smaller one that has names for all scenes.
+        workers: processes; None takes one per CPU core, 1 works in this process.
+        progress: called with (keyframes done, keyframes in all) as the work goes on, from one thread at a time.
+
+    Raises:
+        InputError: where the settings are impossible, `out` holds something else, or it cannot be written.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
+    if seed < 0:
+        raise InputError(f"seed {seed} is negative; choose 0 or more")
+    if workers is not None and workers < 1:
+        raise InputError(f"{workers} workers cannot work; choose 1 or more")
+    size = PRESETS[preset]
+    version, names = scene_names(size.scenes if scenes is None else scenes, version)
+    jobs = [SceneJob(name, seed, size) for name in names]
+    settings = {"recipe": RECIPE, "seed": seed, "preset": preset, "version": version, "scenes": names}
+    try:
+        _open(out, version, settings)
+        if not (out / version).exists():
+            _record_all(jobs, out, workers or os.cpu_count() or 1, progress)
+            _publish(jobs, out, version)
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    if progress is not None:
+        progress(len(jobs) * size.keyframes, len(jobs) * size.keyframes)
+
+
+def _unwritable(out: Path, error: OSError) -> InputError:
+    where = error.filename or out
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"{where}: the disk is full; free some space and run again, finished scenes are kept")
+    return InputError(f"{where}: cannot be written ({error.strerror}); choose a folder that can be written")
+
+
+def _open(out: Path, version: str, settings: dict[str, Any]) -> None:
+    """Claim a folder for a world, or find that it already holds this one."""
+    out.mkdir(parents=True, exist_ok=True)
+    marker = out / _SETTINGS
+    if not marker.exists():
+        foreign = next((entry for entry in sorted(out.iterdir()) if not entry.name.startswith(".")), None)
+        if foreign is not None:
+            raise InputError(f"{out}: holds {foreign.name}, which is not of this world; choose an empty folder")
+        _write_atomically(marker, json.dumps(settings, indent=1))
+        return
+    try:
+        found = json.loads(marker.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if found != settings:
+        raise InputError(
+            f"{out}: holds a synthetic world of other settings (see {_SETTINGS}); delete it or choose another folder"
+        )
+
+
+def _record_all(jobs: list[SceneJob], out: Path, workers: int, progress: Progress | None) -> None:
+    waiting = [job for job in jobs if not _rows_path(out, job).exists()]
+    total = sum(job.preset.keyframes for job in jobs)
+    done = total - sum(job.preset.keyframes for job in waiting)
+    lock = Lock()
+
+    def advance() -> None:
+        nonlocal done
+        with lock:
+            done += 1
+            if progress is not None:
+                progress(done, total)
+
+    if progress is not None:
+        progress(done, total)
+    if workers == 1 or len(waiting) < 2:
+        for job in waiting:
+            record_scene(job, out, advance)
+        return
+    queue: Queue[SceneJob] = Queue()
+    for job in waiting:
+        queue.put(job)
+    stop = Event()
+    count = min(workers, len(waiting))
+    with ThreadPoolExecutor(count) as pool:
+        threads = [pool.submit(_drive, queue, out, advance, stop) for _ in range(count)]
+        try:
+            for thread in threads:
+                thread.result()
+        finally:
+            stop.set()
+
+
+def record_scene(job: SceneJob, out: Path, on_keyframe: Callable[[], None]) -> None:
+    """Record one scene and, when all its sensor files are there, keep its rows."""
+    rows = record(job, out, on_keyframe)
+    path = _rows_path(out, job)
+    path.parent.mkdir(exist_ok=True)
+    _write_atomically(path, json.dumps(rows, separators=(",", ":")))
+
+
+def _drive(queue: Queue[SceneJob], out: Path, advance: Callable[[], None], stop: Event) -> None:
+    """Feed one worker process with scenes until none is left; it ends when its input does."""
+    path = os.pathsep.join(p for p in sys.path if p)
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "aqr.synth.worker", str(out)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment
+    ) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        try:
+            while not stop.is_set():
+                try:
+                    job = queue.get_nowait()
+                except Empty:
+                    break
+                worker.stdin.write(json.dumps(asdict(job)) + "\n")
+                worker.stdin.flush()
+                for message in _messages(worker.stdout):
+                    if stop.is_set():
+                        worker.kill()
+                        return
+                    if message == "keyframe":
+                        advance()
+                    elif message == "done":
+                        break
+                    else:
+                        number, _, filename = message.partition(" ")
+                        raise OSError(int(number), os.strerror(int(number)), filename)
+                else:
+                    raise RuntimeError(f"a worker process ended while it recorded {job.name}")
+            worker.stdin.close()
+        except BaseException:
+            stop.set()
+            worker.kill()
+            raise
+
+
+def _messages(stream: Any) -> Iterator[str]:
+    for line in stream:
+        yield line.rstrip("\n")
+
+
+def job_from_json(line: str) -> SceneJob:
+    """The inverse of `json.dumps(asdict(job))`."""
+    values = json.loads(line)
+    preset = values["preset"]
+    return SceneJob(values["name"], values["seed"], Preset(**preset | {"image_size": tuple(preset["image_size"])}))
+
+
+def _publish(jobs: list[SceneJob], out: Path, version: str) -> None:
+    """Put the tables together and move them into place in one step."""
+    parts: list[Tables] = [json.loads(_rows_path(out, job).read_text(encoding="utf-8")) for job in jobs]
+    for rows in parts:
+        for filename in sensor_files(rows):
+            if not (out / filename).exists():
+                raise InputError(f"{out / filename}: is missing; delete {out / _SCENES} and run again")
+    folder = out / f".{version}.partial"
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    for name, values in merge(parts).items():
+        with (folder / f"{name}.json").open("w", encoding="utf-8") as file:
+            json.dump(values, file, indent=0)
+            file.flush()
+            os.fsync(file.fileno())
+    folder.rename(out / version)
+    shutil.rmtree(out / _SCENES)
+
+
+def _rows_path(out: Path, job: SceneJob) -> Path:
+    return out / _SCENES / f"{job.name}.json"
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
