@@ -9,14 +9,17 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from training_fakes import DeterministicDetector, FakeDetector, FakeLoader, NoEvaluation, small_config
 
 from aqr.batch import Batch
 from aqr.config import Config
 from aqr.training import fit
+from aqr.training.module import TrainingModule
 
 
 @dataclass
@@ -32,19 +35,36 @@ class DeadlyLoader(FakeLoader):
             yield batch
 
 
-def main() -> None:
+def trace_weights(folder: Path) -> None:
+    """Have every rank leave its weights after each step in a file."""
+    original = TrainingModule.training_step
+    trace: list[dict[str, Tensor]] = []
+
+    def step(self: TrainingModule, batch: Batch, batch_idx: int) -> None:
+        original(self, batch, batch_idx)
+        trace.append({name: tensor.clone() for name, tensor in self.detector.state_dict().items()})
+        torch.save(trace, folder / f"rank{self.trainer.global_rank}.pt")
+
+    TrainingModule.training_step = step
+
+
+def run(options: dict[str, Any], environment: dict[str, str] | None = None) -> None:
+    """Train as the options say; what is said goes to the file `options["output"]` where one is named."""
     torch.set_num_threads(1)
-    options: dict[str, Any] = json.loads(sys.argv[1])
+    os.environ.update(environment or {})
+    if "output" in options:
+        handle = os.open(options["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
     poisoned = frozenset((step, rank) for step, rank in options.get("poisoned", []))
     config = small_config(**options.get("train", {}))
-    if "batch_size" in options:
-        config = config.model_copy(
-            update={"data": config.data.model_copy(update={"batch_size": options["batch_size"]})}
-        )
 
     def loader(config: Config, rank: int, world_size: int, start_step: int) -> FakeLoader:
-        return DeadlyLoader(config, rank, world_size, start_step, poisoned, options.get("kill_at", -1))
+        ranks = range(rank, rank + options.get("joint_ranks", 1))
+        return DeadlyLoader(config, ranks, start_step, poisoned, options.get("kill_at", -1))
 
+    if options.get("trace"):
+        trace_weights(Path(options["run_dir"]))
     fit.train_loader = loader
     fit.Detector = DeterministicDetector if options.get("deterministic") else FakeDetector
     fit.Evaluation = NoEvaluation
@@ -52,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(json.loads(sys.argv[1]))

@@ -6,8 +6,9 @@ a router and a routing output; the loader is a pure function of (seed, step, ran
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -47,25 +48,36 @@ def make_batch(seed: int, step: int, rank: int = 0, size: int = 2) -> Batch:
     )
 
 
+def join(batches: Sequence[Batch]) -> Batch:
+    """One batch of the samples of all."""
+    values: dict[str, Any] = {}
+    for field in fields(Batch):
+        parts = [getattr(batch, field.name) for batch in batches]
+        is_tensor = isinstance(parts[0], Tensor)
+        values[field.name] = torch.cat(parts) if is_tensor else [entry for part in parts for entry in part]
+    return Batch(**values)
+
+
 @dataclass
 class FakeLoader:
-    """Batches from start_step on; those of `poisoned` (step, rank) pairs hold a NaN point."""
+    """Batches from start_step on, of several ranks behind one another; `poisoned` (step, rank) hold a NaN point."""
 
     config: Config
-    rank: int
-    world_size: int
+    ranks: Sequence[int]
     start_step: int
     poisoned: frozenset[tuple[int, int]] = frozenset()
+    dataset = SimpleNamespace(index=None)
 
     def __len__(self) -> int:
         return self.config.train.steps - self.start_step
 
     def __iter__(self) -> Iterator[Batch]:
         for step in range(self.start_step, self.config.train.steps):
-            batch = make_batch(self.config.seed, step, self.rank, self.config.data.batch_size)
-            if (step, self.rank) in self.poisoned:
-                batch.points[3, 0] = float("nan")
-            yield batch
+            batches = [make_batch(self.config.seed, step, rank) for rank in self.ranks]
+            for rank, batch in zip(self.ranks, batches, strict=True):
+                if (step, rank) in self.poisoned:
+                    batch.points[3, 0] = float("nan")
+            yield join(batches)
 
 
 @dataclass
@@ -74,6 +86,7 @@ class FakeOutput:
     bev: Tensor
     images: None
     aqr: AQROutput | None
+    finite: Tensor
 
 
 class FakeDetector(nn.Module):
@@ -86,7 +99,7 @@ class FakeDetector(nn.Module):
         self.query = nn.Parameter(torch.randn(3, 8))
         self.aqr = AQRModulation(8, config.detector.pc_range) if config.aqr.enabled else None
 
-    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> FakeOutput:
+    def forward(self, batch: Batch, *, generator: torch.Generator | None = None) -> FakeOutput:
         features = self.dropout(self.norm(self.encoder(batch.points)).relu())
         bev = features.view(len(batch), 8, 8, 8).transpose(1, 3).contiguous()
         routed = None
@@ -98,7 +111,7 @@ class FakeDetector(nn.Module):
         boxes = self.head(modulated.mean((2, 3)))
         if generator is not None:
             boxes = boxes + 0.01 * torch.randn(boxes.shape, generator=generator)
-        return FakeOutput(boxes, bev, None, routed)
+        return FakeOutput(boxes, bev, None, routed, batch.points.isfinite().all())
 
     def losses(self, output: FakeOutput, batch: Batch) -> dict[str, Tensor]:
         error = (output.boxes - batch.boxes).abs()
@@ -113,18 +126,20 @@ class DeterministicDetector(FakeDetector):
         self.norm = nn.Identity()
         self.dropout = nn.Identity()
 
-    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> FakeOutput:
+    def forward(self, batch: Batch, *, generator: torch.Generator | None = None) -> FakeOutput:
         return super().forward(batch)
 
 
 class NoEvaluation:
     """Stands in for the scoring of a validation split."""
 
-    name = "mini_val"
+    split = "mini_val"
 
     @classmethod
     def of(cls, *_: Any) -> NoEvaluation:
         return cls()
+
+    def check(self) -> None: ...
 
     def run(self, *_: Any) -> None:
         return None

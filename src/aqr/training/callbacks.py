@@ -8,7 +8,9 @@ from typing import Any
 import lightning.pytorch as pl
 from rich.console import Console
 
+from aqr.scoring import Metrics
 from aqr.training.checkpoint import save_final, save_numbered
+from aqr.training.console import print_scores
 from aqr.training.evaluation import Evaluation
 from aqr.training.module import TrainingModule
 from aqr.training.recorder import Recorder
@@ -41,8 +43,9 @@ class Checkpointer(pl.Callback):  # type: ignore[misc]
 class Evaluator(pl.Callback):  # type: ignore[misc]
     """Scores the detector on the validation split every `val_every` steps and after the last one."""
 
-    def __init__(self, evaluation: Evaluation, recorder: Recorder, console: Console) -> None:
+    def __init__(self, evaluation: Evaluation, folder: RunFolder, recorder: Recorder, console: Console) -> None:
         self._evaluation = evaluation
+        self._folder = folder
         self._recorder = recorder
         self._console = console
 
@@ -51,19 +54,19 @@ class Evaluator(pl.Callback):  # type: ignore[misc]
     ) -> None:
         settings = pl_module.config.train
         if settings.val_every and pl_module.step % settings.val_every == 0 and pl_module.step < settings.steps:
-            self._evaluate(pl_module, show=False)
+            self._evaluate(pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:
-        self._evaluate(pl_module, show=True)
-
-    def _evaluate(self, module: TrainingModule, show: bool) -> None:
-        metrics = self._evaluation.run(module.detector, module.device, self._console)
+        metrics = self._evaluate(pl_module)
         if metrics is not None:
-            figures = {"mAP": metrics["mean_ap"], "NDS": metrics["nd_score"]}
-            logger.info(
-                "step %d  %s: mAP %.4f  NDS %.4f", module.step, self._evaluation.name, figures["mAP"], figures["NDS"]
-            )
-            self._recorder.scalars(f"eval/{self._evaluation.name}", figures, module.step)
-            if show:
-                self._evaluation.show(metrics, self._console)
+            print_scores(self._evaluation.split, metrics.summary())
+
+    def _evaluate(self, module: TrainingModule) -> Metrics | None:
+        split = self._evaluation.split
+        metrics = self._evaluation.run(module.detector, module.device, self._folder.evaluation(split), self._console)
+        if metrics is not None:
+            figures = {"mAP": metrics.mean_ap, "NDS": metrics.nds}
+            logger.info("step %d  %s: mAP %.4f  NDS %.4f", module.step, split, *figures.values())
+            self._recorder.scalars(f"eval/{split}", figures, module.step)
         self._recorder.restart_clock()
+        return metrics

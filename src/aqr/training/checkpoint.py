@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -193,7 +194,9 @@ def _read_pickle(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: does not exist or is no file; {MEND}")
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            values = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # arbitrary bytes fail in the restricted unpickler in arbitrary ways
         raise InputError(
             f"{path}: cannot be read safely (cut short, damaged, or holding more than tensors and plain values); {MEND}"

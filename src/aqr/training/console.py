@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from aqr.scoring.tables import class_table, overall_table
 
 STEP_LOGGER = "aqr.training.steps"
 """Logger of the line per log step, which a terminal with a progress bar does not need."""
@@ -83,6 +85,13 @@ def speaking(console: Console, log: Path | None = None) -> Iterator[None]:
         for handler in handlers:
             root.removeHandler(handler)
             handler.close()
+
+
+def print_scores(name: str, summary: Mapping[str, Any]) -> None:
+    """Print the overall table and the one by class to standard output."""
+    console = Console()
+    console.print(overall_table({name: summary}))
+    console.print(class_table(summary))
 
 
 def progress_bar(console: Console) -> Progress:

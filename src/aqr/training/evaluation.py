@@ -1,4 +1,273 @@
-METRICS = "metrics.json"
-class Evaluation: 
-    pass
-def evaluate(x): ...
+"""Detections of a split as a nuScenes submission, and their score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from rich.console import Console
+
+from aqr.config import Config
+from aqr.data.index import Index
+from aqr.data.loader import Batches, eval_loader
+from aqr.detector import Detector, attribute_names
+from aqr.errors import InputError
+from aqr.geometry import VELOCITY
+from aqr.scoring import GroundTruth, Metrics, Predictions, load_ground_truth, write_submission
+from aqr.scoring import evaluate as score
+from aqr.scoring.submission import ATTRIBUTE_OF
+from aqr.training.checkpoint import load_weights, read_config
+from aqr.training.console import print_scores, quiet_lightning
+from aqr.training.inference import SampleDetections, detect, gather
+from aqr.training.run_folder import RunFolder, write_json
+
+RESULTS: Final = "results.json"
+METRICS: Final = "metrics.json"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One split, ready to be detected on and scored again and again.
+
+    Attributes:
+        config: of the detector.
+        split: official split name.
+        loader: this rank's share of the split.
+    """
+
+    config: Config
+    split: str
+    loader: Batches
+
+    @classmethod
+    def of(cls, config: Config, rank: int, world_size: int, index: Index | None = None) -> Evaluation:
+        """Open `data.val_split`.
+
+        Raises:
+            InputError: where the data set cannot be used.
+        """
+        split = config.data.val_split
+        return cls(config, split, eval_loader(config, split, rank, world_size, index))
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """Tokens of all samples of the split."""
+        dataset = self.loader.dataset
+        return [dataset.index.token(row) for row in dataset.rows]
+
+    @cached_property
+    def truth(self) -> GroundTruth:
+        """What detections are scored against.
+
+        Raises:
+            InputError: if the split is not annotated.
+        """
+        dataset = self.loader.dataset
+        return load_ground_truth(dataset.index, dataset.rows)
+
+    def detect(self, detector: Detector, device: torch.device, console: Console) -> Predictions | None:
+        """Detections of the whole split in the global frame, on rank 0; None on the other ranks."""
+        precision = self.config.train.precision if device.type == "cuda" else "32"
+        found = gather(detect(detector, self.loader, device, precision, console))
+        return None if found is None else in_global_frame([found[token] for token in self.tokens])
+
+    def check(self) -> None:
+        """Find out now what would go wrong later.
+
+        Raises:
+            InputError: if the split is not annotated.
+        """
+        self.truth  # noqa: B018
+
+    def write(self, predictions: Predictions, path: Path) -> None:
+        """Write a nuScenes submission."""
+        sensors = self.config.sensors
+        meta = {"use_camera": bool(sensors.cameras), "use_lidar": sensors.lidar}
+        write_submission(path, self.tokens, predictions, meta)
+
+    def run(self, detector: Detector, device: torch.device, folder: Path | None, console: Console) -> Metrics | None:
+        """Detect and score, with results.json and metrics.json in `folder` if one is given; None unless on rank 0."""
+        predictions = self.detect(detector, device, console)
+        if predictions is None:
+            return None
+        metrics = score(self.truth, predictions)
+        if folder is not None:
+            self.write(predictions, folder / RESULTS)
+            write_json(folder / METRICS, metrics.summary())
+        return metrics
+
+
+def in_global_frame(found: list[SampleDetections]) -> Predictions:
+    """Detections of samples 0, 1, … as rows in the global frame, each with the attribute that its speed suggests."""
+    if not found:
+        return Predictions.empty()
+    boxes = np.concatenate([sample.boxes for sample in found])
+    labels = np.concatenate([sample.labels for sample in found])
+    return Predictions.from_lidar(
+        sample=np.repeat(np.arange(len(found)), [len(sample.labels) for sample in found]),
+        boxes=boxes,
+        label=labels,
+        score=np.concatenate([sample.scores for sample in found]),
+        attribute=np.array(
+            [ATTRIBUTE_OF[name] for name in attribute_names(labels, boxes[:, VELOCITY])], dtype=np.int64
+        ),
+        lidar_to_global=[sample.frame.lidar_to_global for sample in found],
+    )
+
+
+def evaluate(
+    source: str | Path | Config,
+    *,
+    root: str | Path | None = None,
+    version: str | None = None,
+    split: str | None = None,
+    out: str | Path | None = None,
+    devices: int | None = None,
+    show: bool = True,
+) -> dict[str, Any]:
+    """Score a detector on a split.
+
+    Args:
+        source: run folder, checkpoint or final.safetensors of a run; or a config, for a detector that has learned
+            nothing.
+        root: data set folder instead of the run's `data.root`.
+        version: version folder instead of the run's `data.version`.
+        split: split instead of the run's `data.val_split`.
+        out: folder for results.json and metrics.json; by default eval/<split> in the run folder (beside a checkpoint
+            that lies in none), and nowhere for a config.
+        devices: number of GPUs; by default as many of `train.devices` as there are.
+        show: print the tables on rank 0.
+
+    Returns:
+        The devkit's metrics_summary.json, on every rank.
+
+    Raises:
+        InputError: where source or data cannot be used.
+    """
+    config = _with_data(source if isinstance(source, Config) else _config_of(Path(source)), root, version, split)
+    folder = Path(out) if out is not None else _default_folder(source, config.data.val_split)
+    console = Console(stderr=True)
+    with quiet_lightning():
+        fabric = _fabric(config, devices)
+        evaluation = Evaluation.of(config, fabric.global_rank, fabric.world_size)
+        detector = _detector(source, config).to(fabric.device)
+        metrics = evaluation.run(detector, fabric.device, folder, console)
+        if metrics is not None and show:
+            print_scores(config.data.val_split, metrics.summary())
+        summary: dict[str, Any] = fabric.broadcast(None if metrics is None else metrics.summary())
+    return summary
+
+
+def predict(
+    source: str | Path | Config,
+    out: str | Path,
+    *,
+    root: str | Path | None = None,
+    version: str | None = None,
+    split: str | None = None,
+    devices: int | None = None,
+) -> Path:
+    """Write a detector's nuScenes submission for a split, which need not be annotated.
+
+    Args:
+        source: see `evaluate`.
+        out: results.json.
+        root: see `evaluate`.
+        version: see `evaluate`.
+        split: see `evaluate`.
+        devices: see `evaluate`.
+
+    Returns:
+        The submission.
+
+    Raises:
+        InputError: where source or data cannot be used.
+    """
+    config = _with_data(source if isinstance(source, Config) else _config_of(Path(source)), root, version, split)
+    with quiet_lightning():
+        fabric = _fabric(config, devices)
+        evaluation = Evaluation.of(config, fabric.global_rank, fabric.world_size)
+        detector = _detector(source, config).to(fabric.device)
+        predictions = evaluation.detect(detector, fabric.device, Console(stderr=True))
+        if predictions is not None:
+            evaluation.write(predictions, Path(out))
+        fabric.barrier()
+    return Path(out)
+
+
+def load_detector(source: str | Path) -> tuple[Detector, Config]:
+    """The trained detector of a run folder or checkpoint, in evaluation mode on the CPU, and its config.
+
+    Raises:
+        InputError: where the source cannot be used.
+    """
+    config = _config_of(Path(source))
+    return _detector(source, config).eval(), config
+
+
+def _config_of(source: Path) -> Config:
+    return RunFolder(source).load_config() if source.is_dir() else read_config(source)
+
+
+def _weights_of(source: Path) -> Path:
+    if not source.is_dir():
+        return source
+    folder = RunFolder(source)
+    for path in (folder.final_weights, folder.last_checkpoint):
+        if path.is_file():
+            return path
+    raise InputError(f"{folder.checkpoints}: holds no checkpoint yet; let `aqr train` run until it writes one")
+
+
+def _detector(source: str | Path | Config, config: Config) -> Detector:
+    torch.manual_seed(config.seed)
+    detector = Detector(config)
+    if not isinstance(source, Config):
+        path = _weights_of(Path(source))
+        report = load_weights(detector, path)
+        lacking = [*report.missing, *report.mismatched, *report.unexpected]
+        if lacking:
+            raise InputError(
+                f"{path}: its weights and the config beside them are of different detectors (first: {lacking[0]}); "
+                "restore the config that the run was trained with"
+            )
+    return detector
+
+
+def _with_data(config: Config, root: str | Path | None, version: str | None, split: str | None) -> Config:
+    changes = {
+        key: value
+        for key, value in (
+            ("root", None if root is None else Path(root)),
+            ("version", version),
+            ("val_split", split),
+        )
+        if value is not None
+    }
+    return config.model_copy(update={"data": config.data.model_copy(update=changes)})
+
+
+def _default_folder(source: str | Path | Config, split: str) -> Path | None:
+    if isinstance(source, Config):
+        return None
+    path = Path(source)
+    if path.is_dir():
+        return RunFolder(path).evaluation(split)
+    run = RunFolder(path.parent.parent)
+    return run.evaluation(split) if run.holds_run() else path.parent / "eval" / split
+
+
+def _fabric(config: Config, devices: int | None) -> Fabric:
+    on_gpu = torch.cuda.is_available()
+    present = torch.cuda.device_count() if on_gpu else 1
+    count = min(config.train.devices, present) if devices is None else devices
+    if on_gpu and count > present:
+        raise InputError(f"{count} devices were asked for but this machine shows {present} GPUs; ask for fewer")
+    fabric = Fabric(accelerator="cuda" if on_gpu else "cpu", devices=count, strategy="ddp" if count > 1 else "auto")
+    fabric.launch()
+    return fabric

@@ -18,7 +18,7 @@ from aqr.detector import Detector
 from aqr.errors import InputError
 from aqr.training.callbacks import Checkpointer, Evaluator
 from aqr.training.checkpoint import Checkpoint, load_weights
-from aqr.training.console import TrainingProgress, is_main_process, quiet_lightning, speaking
+from aqr.training.console import TrainingProgress, quiet_lightning, speaking
 from aqr.training.evaluation import METRICS, Evaluation, evaluate
 from aqr.training.module import TrainingModule
 from aqr.training.recorder import Recorder
@@ -64,35 +64,27 @@ def train(config: Config, run_dir: str | Path, resume: bool = False) -> Path:
     """
     folder = RunFolder(Path(run_dir))
     console = Console(stderr=True)
-    if is_main_process() and folder.holds_run() and not resume:
-        raise InputError(f"{folder.path}: already holds a run; continue it with --resume or name another --run-dir")
     checkpoint = _last_checkpoint(folder, config) if resume else None
     if checkpoint is not None and checkpoint.step >= config.train.steps:
         return _finished(folder, config)
-
-    torch.manual_seed(config.seed)
-    detector = Detector(config)
-    notes = []
-    if checkpoint is None and config.train.init_from is not None:
-        report = load_weights(detector, config.train.init_from)
-        notes = [f"weights from {config.train.init_from}", *(f"  {line}" for line in report.lines())]
-    module = TrainingModule(config, detector)
-    if checkpoint is not None:
-        module.restore(checkpoint)
-        notes = [f"resuming after step {checkpoint.step}"]
-
     with quiet_lightning():
-        recorder = Recorder(folder, config.train.log_every, config.train.steps, checkpoint and checkpoint.window)
-        trainer = _trainer(config, module.step, folder.path)
+        trainer = _trainer(config, 0 if checkpoint is None else checkpoint.step, folder.path)
+        if trainer.is_global_zero and folder.holds_run() and not resume:
+            raise InputError(f"{folder.path}: already holds a run; continue it with --resume or name another --run-dir")
+        module, notes = _module(config, checkpoint)
         loader = train_loader(config, trainer.global_rank, trainer.world_size, module.step)
-        evaluation = Evaluation.of(config, trainer.global_rank, trainer.world_size, folder)
+        evaluation = Evaluation.of(config, trainer.global_rank, trainer.world_size, loader.dataset.index)
+        evaluation.check()
+        recorder = Recorder(
+            folder, config.train.log_every, config.train.steps, None if checkpoint is None else checkpoint.window
+        )
         trainer.callbacks += [
             recorder,
             Checkpointer(folder, recorder),
-            Evaluator(evaluation, recorder, console),
+            Evaluator(evaluation, folder, recorder, console),
             TrainingProgress(console, config.train.steps),
         ]
-        if is_main_process():
+        if trainer.is_global_zero:
             if folder.holds_run():
                 folder.forget_after(module.step)
             else:
@@ -106,6 +98,19 @@ def train(config: Config, run_dir: str | Path, resume: bool = False) -> Path:
             finally:
                 recorder.close()
     return folder.path
+
+
+def _module(config: Config, checkpoint: Checkpoint | None) -> tuple[TrainingModule, list[str]]:
+    """The module to train, and what to tell the user about its weights."""
+    torch.manual_seed(config.seed)
+    module = TrainingModule(config, Detector(config))
+    if checkpoint is not None:
+        module.restore(checkpoint)
+        return module, [f"resuming after step {checkpoint.step}"]
+    if config.train.init_from is None:
+        return module, []
+    report = load_weights(module.detector, config.train.init_from)
+    return module, [f"weights from {config.train.init_from}", *(f"  {line}" for line in report.lines())]
 
 
 def _finished(folder: RunFolder, config: Config) -> Path:

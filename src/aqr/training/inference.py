@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,8 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 
-from aqr.batch import Batch, Frame
+from aqr.batch import Frame
+from aqr.data.loader import Batches
 from aqr.detector import Detector
 from aqr.training.console import progress_bar
 from aqr.training.module import autocast
@@ -36,7 +36,7 @@ class SampleDetections:
 
 @torch.no_grad()
 def detect(
-    detector: Detector, batches: Iterable[Batch], device: torch.device, precision: str, console: Console
+    detector: Detector, batches: Batches, device: torch.device, precision: str, console: Console
 ) -> dict[str, SampleDetections]:
     """Run a detector over batches in evaluation mode; its mode is put back afterwards.
 
@@ -55,8 +55,7 @@ def detect(
     found: dict[str, SampleDetections] = {}
     try:
         with progress_bar(console) as bar:
-            total = len(batches) if hasattr(batches, "__len__") else None
-            for batch in bar.track(batches, total=total, description="detecting"):
+            for batch in bar.track(batches, total=len(batches), description="detecting"):
                 on_device = batch.to(device)
                 with autocast(device, precision):
                     decoded = detector.decode(detector(on_device))

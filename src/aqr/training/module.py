@@ -161,6 +161,7 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
         with autocast(self.device, self.train_config.precision):
             output = self.detector(batch, generator=self._generator)
             losses = self.detector.losses(output, batch)
+        bad_points = ~output.finite
         statistics = None
         if takes_snapshot and output.aqr is not None:
             statistics = measure(output.aqr, output.bev, output.images).all_reduce()
@@ -175,7 +176,7 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
         values = _mean_over_ranks(
             torch.stack(
                 [
-                    (~torch.isfinite(batch.points).all()).float(),
+                    bad_points.float(),
                     loss.detach(),
                     grad_norm.float(),
                     grad_norm.new_zeros(()) if router_norm is None else router_norm,
@@ -183,8 +184,8 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
                 ]
             )
         )
-        bad_points, total, norm, router, *parts = values.tolist()
-        skipped = bad_points > 0 or not all(map(math.isfinite, (total, norm, *parts)))
+        poisoned, total, norm, router, *parts = values.tolist()
+        skipped = poisoned > 0 or not all(map(math.isfinite, (total, norm, *parts)))
         if skipped:
             torch._foreach_copy_(self._live_buffers, self._saved_buffers)
         else:
@@ -204,7 +205,7 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
             skipped=skipped,
             statistics=None if skipped else statistics,
         )
-        self._count_skipped(self.result, bad_points > 0)
+        self._count_skipped(self.result, poisoned > 0)
 
     def _router_grad_norm(self) -> Tensor | None:
         if self.detector.aqr is None:
