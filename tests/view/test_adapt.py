@@ -99,5 +99,5 @@ def test_samples_by_token_and_number(real_frame: Path) -> None:
     assert len(by_token.true_boxes) == 68
     with pytest.raises(InputError, match=r"no sample 'nonsense'.*token or a number"):
         scene_from_dataset(real_frame, "v1.0-mini", "nonsense")
-    with pytest.raises(InputError, match=r"has 1 samples; number 7"):
+    with pytest.raises(InputError, match=r"no sample number 7; the last is 0"):
         scene_from_dataset(real_frame, "v1.0-mini", 7, split="mini_train")

@@ -137,7 +137,7 @@ def _row(index: Index, sample: str | int, split: str | None) -> int:
             raise InputError(f"{index.root}: {among} has no sample {sample!r}; give a sample token or a number")
     number = int(sample)
     if not 0 <= number < len(rows):
-        raise InputError(f"{index.root}: {among} has {len(rows)} samples; number {number} must be 0 … {len(rows) - 1}")
+        raise InputError(f"{index.root}: {among} has no sample number {number}; the last is {len(rows) - 1}")
     return int(rows[number])
 
 
