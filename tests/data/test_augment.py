@@ -23,6 +23,7 @@ def scene(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return points, boxes, lidar2img
 
 
+@settings(deadline=None)
 @given(seed=seeds)
 def test_undoing_restores(seed: int) -> None:
     points, boxes, lidar2img = scene(seed)
@@ -35,6 +36,7 @@ def test_undoing_restores(seed: int) -> None:
     np.testing.assert_allclose(move_projections(move_projections(lidar2img, matrix), back), lidar2img, atol=1e-9)
 
 
+@settings(deadline=None)
 @given(seed=seeds)
 def test_points_keep_pixel_depth_and_box(seed: int) -> None:
     points, boxes, lidar2img = scene(seed)
@@ -57,6 +59,7 @@ def test_points_keep_pixel_depth_and_box(seed: int) -> None:
     np.testing.assert_array_equal(inside[sure], points_in_boxes(points, boxes)[sure])
 
 
+@settings(deadline=None)
 @given(seed=seeds)
 def test_corners_and_velocity_move_with_the_matrix(seed: int) -> None:
     _, boxes, _ = scene(seed)
@@ -80,6 +83,7 @@ def test_unknown_velocity_stays_unknown() -> None:
     assert np.isnan(moved[2, 7:]).all()
 
 
+@settings(deadline=None)
 @given(seed=seeds)
 def test_draws_stay_in_their_ranges(seed: int) -> None:
     config = BevAugmentation(rotation=0.3, scale=(0.9, 1.1), translation=0.0, flip_x=False, flip_y=False)
@@ -115,7 +119,7 @@ def test_translation_is_normal_with_the_given_deviation() -> None:
     np.testing.assert_allclose(offsets.mean(axis=0), 0.0, atol=0.08)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(key=st.tuples(*[st.integers(0, 10**6)] * 4), other=st.tuples(*[st.integers(0, 10**6)] * 4))
 def test_randomness_depends_on_all_of_its_key_and_nothing_else(
     key: tuple[int, int, int, int], other: tuple[int, int, int, int]

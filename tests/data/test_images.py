@@ -85,6 +85,7 @@ def test_inference_covers_the_window_keeps_the_bottom_and_the_middle() -> None:
     assert place((900, 1600), (448, 640)) == ImageTransform((900, 1600), (448, 796), 0, 78, (448, 640))
 
 
+@settings(deadline=None)
 @given(
     source=st.tuples(st.integers(8, 2000), st.integers(8, 2000)),
     size=st.tuples(st.integers(1, 60), st.integers(1, 60)),

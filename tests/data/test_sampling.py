@@ -16,7 +16,7 @@ def presence_of(seed: int, count: int = 200) -> np.ndarray:
     return presence
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     count=st.integers(1, 40),
     seed=st.integers(0, 1000),
@@ -43,7 +43,7 @@ def test_a_run_that_stopped_continues_exactly(
         assert run(rank, cut) == run(rank, 0)[cut:]
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(count=st.integers(1, 30), world_size=st.integers(1, 4), batch_size=st.integers(1, 4))
 def test_ranks_together_walk_the_epochs_in_order(count: int, world_size: int, batch_size: int) -> None:
     order = TrainingOrder(count, seed=3)
@@ -72,6 +72,7 @@ def test_class_balanced_epochs_draw_every_class_equally_often() -> None:
     assert Counter(labels[drawn].tolist()) == {0: 40, 1: 40, 2: 40, 3: 40}
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_class_balanced_length_and_rare_classes(seed: int) -> None:
     presence = presence_of(seed)
