@@ -1,0 +1,178 @@
+"""What the weight maps show: the clamp, queries that do not belong there, and cells where no query is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from aqr.analysis.findings import bands
+from aqr.analysis.findings.finding import Check, Context, Finding
+from aqr.analysis.language import Message, text
+from aqr.analysis.run import MAPS
+
+_NAMES: Final[dict[str, Message]] = {"weight_map_bev": text("BEV map"), "weight_map_pers": text("image map")}
+_TOLERANCE: Final = 1e-4
+_PILE: Final = 4.0
+"""A map maximum this many times the other map's is no longer explained by overlap of neighbours."""
+_SHARE: Final = 0.01
+
+
+def clamp(context: Context) -> Iterator[Finding]:
+    """Maps at the clamp, above it, or far above each other."""
+    run = context.run
+    limit = run.number("max_weight_clamp")
+    if not run.snapshots or limit is None:
+        return
+    for group in MAPS:
+        highs = np.concatenate([one.values(group, "max") for one in run.snapshots])
+        if not len(highs):
+            continue
+        above = int((highs > limit * (1 + _TOLERANCE)).sum())
+        if above:
+            yield Finding(
+                f"maps.clamp-not-applied-{group.removeprefix('weight_map_')}",
+                "critical",
+                text("{map}: the clamp is not applied", map=_NAMES[group]),
+                text(
+                    "The maximum is up to {top:.3f} with max_weight_clamp {limit:g}, above it in {above} of {count} snapshots.",
+                    top=float(highs.max()),
+                    limit=limit,
+                    above=above,
+                    count=len(highs),
+                ),
+                {
+                    "largest": float(highs.max()),
+                    "max_weight_clamp": limit,
+                    "snapshots_above": above,
+                    "snapshots": len(highs),
+                },
+                bands.DEFINITION,
+                run.name,
+            )
+            continue
+        at = int((highs >= limit * (1 - _TOLERANCE)).sum())
+        if not at:
+            continue
+        shares = np.concatenate([one.values(group, "clamped_share") for one in run.snapshots])
+        share = float(shares.max()) if len(shares) else None
+        yield Finding(
+            f"maps.at-clamp-{group.removeprefix('weight_map_')}",
+            "warning" if at == len(highs) and (share is None or share > _SHARE) else "info",
+            text("{map}: stands at the clamp in {at} of {count} snapshots", map=_NAMES[group], at=at, count=len(highs)),
+            text("At most {share:.2%} of its cells stand there.", share=share)
+            if share is not None
+            else text(
+                "Only the maximum is logged, not how many cells stand there. Invisible queries that are all drawn at one "
+                "cell would look the same: the clamp hides them."
+            ),
+            {"snapshots_at_clamp": at, "snapshots": len(highs), "max_weight_clamp": limit, "clamped_share_max": share},
+            bands.ARITHMETIC,
+            run.name,
+        )
+
+
+def pile_up(context: Context) -> Iterator[Finding]:
+    """A map maximum far above the other map's, or the clamp's: queries that no camera sees land on one cell."""
+    run = context.run
+    if not run.snapshots:
+        return
+    pers = np.concatenate([one.values("weight_map_pers", "max") for one in run.snapshots])
+    bev = np.concatenate([one.values("weight_map_bev", "max") for one in run.snapshots])
+    limit = run.number("max_weight_clamp")
+    if not len(pers) or not len(bev):
+        return
+    beyond_other = bev.max() > 0 and np.median(pers) > _PILE * np.median(bev)
+    beyond_limit = limit is not None and np.median(pers) > _PILE * limit
+    if not (beyond_other or beyond_limit):
+        return
+    yield Finding(
+        "maps.invisible-queries-pile-up",
+        "critical",
+        text("Invisible queries pile up in the image map"),
+        text(
+            "The maximum of the image map is {pers:.1f} (median over snapshots), that of the BEV map {bev:.1f}. Queries that "
+            "no camera sees, all drawn at one cell, look like this; they must touch no cell.",
+            pers=float(np.median(pers)),
+            bev=float(np.median(bev)),
+        ),
+        {
+            "image_map_max_median": float(np.median(pers)),
+            "bev_map_max_median": float(np.median(bev)),
+            "max_weight_clamp": limit,
+        },
+        bands.HABIT,
+        run.name,
+    )
+
+
+def denoising(context: Context) -> Iterator[Finding]:
+    """More weights than queries, or a number of weights that varies: noised ground truth is in the maps."""
+    run = context.run
+    counts = sorted({count for one in run.snapshots for count in one.queries})
+    stated = run.number("num_query")
+    if not counts or (stated is not None and counts[-1] <= stated) or (stated is None and len(counts) == 1):
+        return
+    surplus = counts[-1] - (int(stated) if stated is not None else counts[0])
+    yield Finding(
+        "queries.denoising-in-maps",
+        "critical",
+        text("Denoising queries are in the weight maps"),
+        text(
+            "{low} to {high} weights per sample are counted, {own}. Denoising queries sit on noised ground truth: rendering "
+            "them writes the answer into the features, and at inference they are gone.",
+            low=counts[0],
+            high=counts[-1],
+            own=text("but the detector has {stated:.0f} queries", stated=stated)
+            if stated is not None
+            else text(
+                "a number that varies from sample to sample, while learned queries are fixed: at least {surplus} of them are "
+                "denoising queries",
+                surplus=surplus,
+            ),
+        ),
+        {"weights_per_sample": [counts[0], counts[-1]], "num_query": stated, "at_least_denoising": surplus},
+        bands.DEFINITION,
+        run.name,
+    )
+
+
+def background(context: Context) -> Iterator[Finding]:
+    """Maps that are 0 where no query is scale everything else down from the first step."""
+    run = context.run
+    residual = run.number("residual_weight")
+    if not run.snapshots or residual is None or run.text("parameterisation") == "centered":
+        return
+    if "gate" in run.settings and run.settings["gate"].value:
+        return
+    last = run.snapshots[-1]
+    means = {group: last.mean(group, "mean") for group in MAPS}
+    low = [value for value in means.values() if value is not None]
+    if not low or max(low) > 0.3:
+        return
+    yield Finding(
+        "maps.background-damped",
+        "warning",
+        text("Where no query is, features are scaled down"),
+        text(
+            "The maps are {bev} (BEV) and {pers} (images) on average, near 0 on most cells, where features are multiplied by "
+            "{residual:g} from the first step on.",
+            bev=_shown(means["weight_map_bev"]),
+            pers=_shown(means["weight_map_pers"]),
+            residual=residual,
+        ),
+        {
+            "map_means": {group: None if value is None else round(value, 6) for group, value in means.items()},
+            "residual_weight": residual,
+        },
+        bands.DEFINITION,
+        run.name,
+    )
+
+
+def _shown(value: float | None) -> str | Message:
+    return text("unknown") if value is None else f"{value:.3f}"
+
+
+CHECKS: Final[tuple[Check, ...]] = (clamp, pile_up, denoising, background)

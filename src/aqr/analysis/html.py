@@ -1,0 +1,159 @@
+"""The report as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from html import escape
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from aqr.analysis.figures import Figure, figures
+from aqr.analysis.language import Translator
+from aqr.analysis.tables import Table, recommendation_table, result_tables, run_table, whatif_table
+from aqr.errors import InputError
+
+_HERE: Final = Path(__file__).parent
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+
+
+def html_report(data: Mapping[str, Any], pictures: Sequence[Path], t: Translator) -> str:
+    """The whole page.
+
+    Args:
+        data: what report.json holds.
+        pictures: PNG files, embedded.
+
+    Raises:
+        InputError: where a picture cannot be read or is no PNG.
+    """
+    parts = [
+        _verdict(data, t),
+        *(_table(table) for table in result_tables(data, t)),
+        _findings(data, t),
+        _table(recommendation_table(data, t)),
+        _charts(list(figures(data, t)), t),
+        _table(whatif_table(data, t)),
+        _gallery(pictures, t),
+        _table(run_table(data, t)),
+        _notes(data, t),
+    ]
+    names = ", ".join(run["name"] for run in data["runs"])
+    return f"""<!DOCTYPE html>
+<html lang="{"zh-Hans" if t.language == "zh" else t.language}">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>AQR · {escape(names)}</title>
+<link rel="icon" href="data:,">
+<style>{(_HERE / "report.css").read_text(encoding="utf-8")}</style>
+<script>{_plotly()}</script>
+</head>
+<body>
+<main>
+{"".join(part for part in parts if part)}
+</main>
+<script>{(_HERE / "report.js").read_text(encoding="utf-8")}</script>
+</body>
+</html>
+"""
+
+
+@cache
+def _plotly() -> str:
+    """plotly.js as shipped with the Python package, which is found without importing it."""
+    spec = find_spec("plotly")
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError("the package plotly is not installed; install it with: pip install plotly")
+    source = Path(spec.submodule_search_locations[0]) / "package_data" / "plotly.min.js"
+    return source.read_text(encoding="utf-8").replace("</script", "<\\/script")
+
+
+def _verdict(data: Mapping[str, Any], t: Translator) -> str:
+    sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in data["verdict"])
+    names = " · ".join(escape(run["name"]) for run in data["runs"])
+    return f'<header><h1>{escape(t("What AQR did"))}</h1><p class="runs">{names}</p><div class="verdict">{sentences}</div></header>'
+
+
+def _table(table: Table | None) -> str:
+    if table is None or not table.rows:
+        return ""
+    head = "".join(f"<th{_number(place)}>{escape(cell)}</th>" for place, cell in enumerate(table.head))
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f"<t{'h scope=row' if place == 0 else 'd'}{_number(place) if table.numeric else ''}>{escape(cell)}</t{'h' if place == 0 else 'd'}>"
+            for place, cell in enumerate(row)
+        )
+        + "</tr>"
+        for row in table.rows
+    )
+    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
+    return f'<section id="{table.name}"><h2>{escape(table.title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}</section>'
+
+
+def _number(place: int) -> str:
+    return ' class="number"' if place else ""
+
+
+def _findings(data: Mapping[str, Any], t: Translator) -> str:
+    if not data["findings"]:
+        return ""
+    several = len(data["runs"]) > 1
+    words = {"critical": t("critical"), "warning": t("warning"), "info": t("note")}
+    items = []
+    for one in data["findings"]:
+        where = f' <span class="run">{escape(one["run"])}</span>' if several and one["run"] else ""
+        items.append(
+            f'<li class="{one["severity"]}" id="{escape(one["id"])}"><h3><span class="severity">{escape(words[one["severity"]])}</span> '
+            f"{escape(one['title'])}{where}</h3><p>{escape(one['detail'])}</p>"
+            f'<p class="source"><code>{escape(one["id"])}</code> · {escape(one["source"])}</p></li>'
+        )
+    return (
+        f'<section id="findings"><h2>{escape(t("Findings"))}</h2><ol class="findings">{"".join(items)}</ol></section>'
+    )
+
+
+def _charts(charts: Sequence[Figure], t: Translator) -> str:
+    if not charts:
+        return ""
+    shown = []
+    for chart in charts:
+        plot = json.dumps(chart.plot, ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
+        title = escape(t.show(chart.title))
+        shown.append(
+            f'<figure id="{chart.name}"><h3>{title}</h3><div class="chart" role="img" aria-label="{title}"></div>'
+            f'<script type="application/json">{plot}</script><figcaption>{escape(t.show(chart.caption))}</figcaption></figure>'
+        )
+    return f'<section id="charts"><h2>{escape(t("Curves"))}</h2><div class="charts">{"".join(shown)}</div></section>'
+
+
+def _gallery(pictures: Sequence[Path], t: Translator) -> str:
+    shown = []
+    for path in pictures:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a PNG picture") from None
+        if not content.startswith(_PNG):
+            raise InputError(f"{path}: is no PNG picture; convert it or leave it out")
+        name = escape(path.stem.replace("_", " "))
+        shown.append(
+            f'<figure><img alt="{name}" src="data:image/png;base64,{base64.b64encode(content).decode()}"><figcaption>{name}</figcaption></figure>'
+        )
+    if not shown:
+        return ""
+    return (
+        f'<section id="pictures"><h2>{escape(t("Pictures"))}</h2><div class="gallery">{"".join(shown)}</div></section>'
+    )
+
+
+def _notes(data: Mapping[str, Any], t: Translator) -> str:
+    lines = [(run["name"], note) for run in data["runs"] for note in run["notes"]]
+    if not lines:
+        return ""
+    items = "".join(f"<li><b>{escape(name)}</b>: {escape(note)}</li>" for name, note in lines)
+    return f'<section id="notes"><h2>{escape(t("What the sources lack"))}</h2><ul>{items}</ul></section>'

@@ -1,0 +1,44 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aqr.analysis.language import Translator
+from aqr.analysis.tables import Table, recommendation_table, result_tables, run_table, whatif_table
+
+
+def markdown_report(data: Mapping[str, Any], t: Translator) -> str:
+    """The text of report.md."""
+    parts = [f"# {t('What AQR did')}", *data["verdict"]]
+    for table in result_tables(data, t):
+        parts.append(_table(table))
+    if data["findings"]:
+        words = {"critical": t("critical"), "warning": t("warning"), "info": t("note")}
+        several = len(data["runs"]) > 1
+        lines = [
+            f"- **{words[one['severity']]}: {_plain(one['title'])}**"
+            + (f" [{_plain(one['run'])}]" if several and one["run"] else "")
+            + f". {_plain(one['detail'])} (`{one['id']}`, {_plain(one['source'])})"
+            for one in data["findings"]
+        ]
+        parts += [f"## {t('Findings')}", "\n".join(lines)]
+    for table in (recommendation_table(data, t), whatif_table(data, t), run_table(data, t)):
+        if table is not None:
+            parts.append(_table(table))
+    notes = [f"- {_plain(run['name'])}: {_plain(note)}" for run in data["runs"] for note in run["notes"]]
+    if notes:
+        parts += [f"## {t('What the sources lack')}", "\n".join(notes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(table: Table) -> str:
+    rule = ["---"] + ["---:" if table.numeric else "---"] * (len(table.head) - 1)
+    rows = [table.head, tuple(rule), *table.rows]
+    lines = ["| " + " | ".join(_plain(cell) for cell in row) + " |" for row in rows]
+    return "\n\n".join([f"## {table.title}", "\n".join(lines), *([table.note] if table.note else [])])
+
+
+def _plain(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,179 @@
+"""`analyze`: runs in, a report out."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from aqr.analysis.comparison import compare
+from aqr.analysis.document import document
+from aqr.analysis.findings import Context, Finding, find_all
+from aqr.analysis.findings.finding import SEVERITIES
+from aqr.analysis.html import html_report
+from aqr.analysis.language import Translator
+from aqr.analysis.markdown import markdown_report
+from aqr.analysis.readers import read_run
+from aqr.analysis.recommend import Recommendation, recommend
+from aqr.analysis.run import METRICS, Run
+from aqr.analysis.verdict import verdict
+from aqr.analysis.whatif import WhatIf, anchors_of, whatif
+from aqr.errors import InputError
+
+GRID_CLAMPS: Final = tuple(1.0 + 0.25 * step for step in range(13))
+GRID_RESIDUALS: Final = tuple(round(0.5 + 0.02 * step, 2) for step in range(21))
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished report.
+
+    Attributes:
+        verdict: three sentences.
+        data: what report.json holds.
+        html, markdown, json: the files.
+    """
+
+    verdict: str
+    data: dict[str, Any]
+    html: Path
+    markdown: Path
+    json: Path
+
+
+def analyze(
+    runs: Sequence[str | Path],
+    *,
+    baseline: str | Path | None = None,
+    out: str | Path,
+    lang: str = "en",
+    reference_metrics: Mapping[str, float] | None = None,
+    pictures: Sequence[str | Path] = (),
+    extra_rows: Mapping[str, Mapping[str, float]] | None = None,
+) -> Report:
+    """Read runs, compare them, say what AQR did and what to try next, and write report.html, report.md and report.json.
+
+    Args:
+        runs: logs, TensorBoard folders or run folders. The report is mainly about the first that uses AQR.
+        baseline: the run without AQR that was trained the same way. Where none is given and exactly one of `runs` is
+            known not to use AQR, that one serves.
+        out: folder for the report; made where missing.
+        lang: `en` or `zh`.
+        reference_metrics: scores of some other model (mAP, NDS, …, as fractions) that the user compares with.
+        pictures: PNG files for the gallery.
+        extra_rows: further rows for the table of results: name -> metrics, such as `{"untrained": {"mAP": 0.001}}`.
+
+    Returns:
+        The report, its files written.
+
+    Raises:
+        InputError: naming what cannot be read, or an unknown language or metric.
+    """
+    translate = Translator(lang)
+    if not runs:
+        raise InputError("no run is given; name at least one log, TensorBoard folder or run folder")
+    _check_metrics(reference_metrics or {}, "the reference")
+    for name, row in (extra_rows or {}).items():
+        _check_metrics(row, name)
+    read = [read_run(path) for path in runs]
+    base = read_run(baseline) if baseline is not None else _without_aqr(read)
+    if base is not None and all(base is not run for run in read):
+        read.append(base)
+    read = _distinct(read)
+    base = None if base is None else next(run for run in read if run.source == base.source)
+    comparisons = {run.name: compare(run, base) for run in read if base is not None and run is not base}
+    findings: list[Finding] = []
+    recommendations: list[Recommendation] = []
+    grids: list[WhatIf] = []
+    for run in read:
+        comparison = comparisons.get(run.name)
+        reference = reference_metrics or {} if run is not base else {}
+        findings += find_all(Context(run, base if comparison else None, comparison, reference))
+        if run.uses_aqr:
+            recommendations += recommend(run, comparison)
+            if anchors_of(run):
+                grids.append(whatif(run, GRID_CLAMPS, GRID_RESIDUALS))
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
+    main = _main(read, base)
+    sentences = verdict(
+        main,
+        comparisons.get(main.name),
+        [finding for finding in findings if finding.run == main.name],
+        [one for one in recommendations if one.run == main.name],
+    )
+    data = document(
+        read,
+        list(comparisons.values()),
+        findings,
+        recommendations,
+        grids,
+        sentences,
+        extra_rows or {},
+        translate,
+    )
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder for the report") from None
+    report = Report(
+        verdict=" ".join(data["verdict"]),
+        data=data,
+        html=folder / "report.html",
+        markdown=folder / "report.md",
+        json=folder / "report.json",
+    )
+    page = html_report(data, [Path(path) for path in pictures], translate)
+    _write(report.json, json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    _write(report.markdown, markdown_report(data, translate))
+    _write(report.html, page)
+    return report
+
+
+def _check_metrics(metrics: Mapping[str, float], owner: str) -> None:
+    for name, value in metrics.items():
+        if name not in METRICS:
+            raise InputError(f"{owner}: metric {name!r} is not known; use {', '.join(METRICS)}")
+        if name in ("mAP", "NDS") and not 0 <= value <= 1:
+            raise InputError(f"{owner}: {name} {value:g} is no fraction; write 67.9 % as 0.679")
+
+
+def _without_aqr(runs: Sequence[Run]) -> Run | None:
+    plain = [run for run in runs if run.uses_aqr is False]
+    return plain[0] if len(plain) == 1 and len(runs) > 1 else None
+
+
+def _distinct(runs: Sequence[Run]) -> list[Run]:
+    """Each source once, under names that tell the runs apart."""
+    out: list[Run] = []
+    for run in runs:
+        if any(run.source == other.source for other in out):
+            continue
+        name, number = run.name, 2
+        while any(name == other.name for other in out):
+            name, number = f"{run.name} ({number})", number + 1
+        out.append(run if name == run.name else Run(**{**run.__dict__, "name": name}))
+    return out
+
+
+def _main(runs: Sequence[Run], baseline: Run | None) -> Run:
+    return next((run for run in runs if run is not baseline and run.uses_aqr), runs[0])
+
+
+def _write(path: Path, content: str) -> None:
+    """Atomically."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(content)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); choose another folder for the report"
+        ) from None

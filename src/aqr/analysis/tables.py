@@ -1,0 +1,178 @@
+"""The tables that the HTML page and the Markdown text share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aqr.analysis.language import Translator, text
+from aqr.analysis.run import CLASS_METRICS, METRICS
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    numeric: bool = True
+
+
+def number(value: float | None, digits: int = 4, sign: bool = False) -> str:
+    """A figure, or a dash where it is not known."""
+    if value is None:
+        return NOTHING
+    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+
+
+def result_tables(data: Mapping[str, Any], t: Translator) -> list[Table]:
+    """Overall metrics with differences, then AP and errors by class."""
+    return [
+        table for table in (_overall(data, t), _ap_by_class(data, t), _errors_by_class(data, t)) if table is not None
+    ]
+
+
+def _overall(data: Mapping[str, Any], t: Translator) -> Table | None:
+    rows: list[tuple[str, ...]] = []
+    for extra in data["extra_rows"]:
+        rows.append((t(extra["name"]), *(number(extra.get(name)) for name in METRICS)))
+    for run in data["runs"]:
+        if run["evaluation"] is not None:
+            rows.append((run["name"], *(number(run["evaluation"][name]) for name in METRICS)))
+    for one in data["comparisons"]:
+        if one["metrics_delta"]:
+            label = t.show(text("{run} − {baseline}", run=one["run"], baseline=one["baseline"]))
+            rows.append((label, *(number(one["metrics_delta"].get(name), sign=True) for name in METRICS)))
+    if not rows:
+        return None
+    return Table(
+        "results",
+        t("Results"),
+        ("", *METRICS),
+        tuple(rows),
+        t("mAP and NDS: higher is better; the five errors: lower is better. One run each: no spread known.")
+        if data["comparisons"]
+        else t("mAP and NDS: higher is better; the five errors: lower is better."),
+    )
+
+
+def _scored(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [run for run in data["runs"] if run["evaluation"] is not None and run["evaluation"]["per_class"]]
+
+
+def _class_names(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for run in runs for name in run["evaluation"]["per_class"]))
+
+
+def _ap_by_class(data: Mapping[str, Any], t: Translator) -> Table | None:
+    runs = _scored(data)
+    if not runs:
+        return None
+    compared = [one for one in data["comparisons"] if one["per_class_AP_delta"]]
+    rows = []
+    for name in _class_names(runs):
+        row = [name]
+        row += [number(run["evaluation"]["per_class"].get(name, {}).get("AP"), 3) for run in runs]
+        row += [number(one["per_class_AP_delta"].get(name), 3, sign=True) for one in compared]
+        rows.append(tuple(row))
+    head = (t("class"), *(run["name"] for run in runs), *(f"{one['run']} − {one['baseline']}" for one in compared))
+    return Table("ap", t("AP by class"), head, tuple(rows))
+
+
+def _errors_by_class(data: Mapping[str, Any], t: Translator) -> Table | None:
+    runs = _scored(data)
+    rows = []
+    for name in _class_names(runs):
+        for run in runs:
+            result = run["evaluation"]["per_class"].get(name)
+            if result is not None and any(result[error] is not None for error in CLASS_METRICS[1:]):
+                label = name if len(runs) == 1 else f"{name} · {run['name']}"
+                rows.append((label, *(number(result[error], 3) for error in CLASS_METRICS[1:])))
+    if not rows:
+        return None
+    note = t("A dash: nuScenes does not define the error for the class, or the log does not say.")
+    return Table("errors", t("Errors by class"), (t("class"), *CLASS_METRICS[1:]), tuple(rows), note)
+
+
+def run_table(data: Mapping[str, Any], t: Translator) -> Table | None:
+    """Settings, training and cost of every run."""
+    runs = data["runs"]
+    rows: list[tuple[str, ...]] = []
+    for label, show in (
+        (t("source"), lambda run: t(run["kind"])),
+        ("AQR", lambda run: {True: t("on"), False: t("off"), None: t("unknown")}[run["config"]["enable_aqr"]]),
+        ("max_weight_clamp", lambda run: _setting(run, "max_weight_clamp", t)),
+        ("residual_weight", lambda run: _setting(run, "residual_weight", t)),
+        (t("formula"), lambda run: _setting(run, "form", t)),
+        (t("iterations"), lambda run: number(run["training"]["iterations"], 0)),
+        (t("loss, first line"), lambda run: number(run["training"]["loss_first"])),
+        (t("loss, last line"), lambda run: number(run["training"]["loss_last"])),
+        (t("step time, median (s)"), lambda run: number(run["training"]["step_time_median_s"])),
+        (t("memory, largest (MB)"), lambda run: number(run["training"]["memory_max_mb"], 0)),
+        (
+            t("gradient not finite at"),
+            lambda run: ", ".join(map(str, run["training"]["nonfinite_grad_iterations"][:12])) or NOTHING,
+        ),
+        (t("AQR snapshots × ranks"), _snapshots),
+    ):
+        rows.append((label, *(show(run) for run in runs)))
+    return Table("runs", t("The runs"), ("", *(run["name"] for run in runs)), tuple(rows))
+
+
+def _setting(run: Mapping[str, Any], name: str, t: Translator) -> str:
+    value = run["config"][name]
+    if value is None:
+        return NOTHING
+    origin = run["config_origin"].get(name)
+    shown = t(value) if isinstance(value, str) else f"{value:g}"
+    return shown if origin in (None, "config") else t.show(text("{value} ({origin})", value=shown, origin=t(origin)))
+
+
+def _snapshots(run: Mapping[str, Any]) -> str:
+    snapshots = run["aqr"]["snapshots"]
+    return f"{len(snapshots)} × {max(one['ranks'] for one in snapshots)}" if snapshots else NOTHING
+
+
+def recommendation_table(data: Mapping[str, Any], t: Translator) -> Table | None:
+    rows = []
+    for one in data["recommendations"]:
+        camera = one["predicted_camera_relative_change"]
+        rows.append(
+            (
+                t("without AQR") if one["name"] == "off" else t(one["name"]),
+                NOTHING if one["max_weight_clamp"] is None else f"{one['max_weight_clamp']:g}",
+                NOTHING if one["residual_weight"] is None else f"{one['residual_weight']:g}",
+                number(one["theoretical_max"], 3),
+                NOTHING if camera is None else f"{100 * camera[0]:.1f}–{100 * camera[1]:.1f}",
+                one["reason"],
+            )
+        )
+    head = (
+        t("setting"),
+        "max_weight_clamp",
+        "residual_weight",
+        t("largest factor"),
+        t("image change to expect, %"),
+        t("why"),
+    )
+    return Table("recommendations", t("What to try next"), head, tuple(rows), numeric=False) if rows else None
+
+
+def whatif_table(data: Mapping[str, Any], t: Translator) -> Table | None:
+    """What the forecasts take for granted."""
+    rows = [(one["run"], sentence) for one in data["whatif"] for sentence in one["assumptions"]]
+    return (
+        Table(
+            "assumptions",
+            t("What the forecasts take for granted"),
+            (t("run"), t("assumption")),
+            tuple(rows),
+            numeric=False,
+        )
+        if rows
+        else None
+    )

@@ -1,0 +1,105 @@
+"""The verdict: three sentences on the score, the mechanism, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aqr.analysis.comparison import Comparison
+from aqr.analysis.findings import Finding
+from aqr.analysis.language import Message, text
+from aqr.analysis.recommend import OFF, Recommendation
+from aqr.analysis.run import Run
+
+_MECHANISM = ("modulation.", "queries.", "router.", "maps.", "training.")
+
+
+def verdict(
+    run: Run,
+    comparison: Comparison | None,
+    findings: Sequence[Finding],
+    recommendations: Sequence[Recommendation],
+) -> tuple[Message, Message, Message]:
+    """Three sentences about the run that the report is mainly about."""
+    return _score(run, comparison, findings), _mechanism(run, findings), _next(run, comparison, recommendations)
+
+
+def _score(run: Run, comparison: Comparison | None, findings: Sequence[Finding]) -> Message:
+    evaluation = run.evaluation
+    score = evaluation.figures.get("mAP") if evaluation is not None else None
+    if score is None:
+        return text("{run} holds no evaluation, so nothing is known of its scores.", run=run.name)
+    if comparison is None or "mAP" not in comparison.metrics:
+        if any(finding.id == "baseline.not-like-for-like" for finding in findings):
+            return text(
+                "mAP is {score:.4f}; the reference is not a like-for-like baseline, so what AQR did to the score is not known.",
+                score=score,
+            )
+        return text(
+            "mAP is {score:.4f}; without a baseline that was trained the same way, what AQR did to the score is not known.",
+            score=score,
+        )
+    change = comparison.metrics["mAP"]
+    ratio = comparison.step_time_ratio
+    nds = comparison.metrics.get("NDS")
+    alike = comparison.like_for_like is not False
+    template = (
+        "With AQR mAP is {score:.4f}, without it {other:.4f}: {change:+.2f} points{nds}{cost}{alike}; one run each, so no "
+        "spread is known."
+    )
+    plain = (
+        "mAP is {score:.4f}, in the baseline {other:.4f}: {change:+.2f} points{nds}{cost}{alike}; one run each, so no spread "
+        "is known."
+    )
+    return text(
+        template if run.uses_aqr else plain,
+        score=score,
+        other=score - change,
+        change=100 * change,
+        nds=text(" (NDS {change:+.2f})", change=100 * nds) if nds is not None else "",
+        cost=text(", at {ratio:.2f} times the step time", ratio=ratio) if ratio is not None else "",
+        alike="" if alike else text(", but the baseline was not trained the same way"),
+    )
+
+
+def _mechanism(run: Run, findings: Sequence[Finding]) -> Message:
+    if run.uses_aqr is False:
+        return text("The run does not use AQR.")
+    if not run.snapshots:
+        return text("It holds no AQR statistics, so nothing is known of what AQR did to the features.")
+    heavy = [one for one in findings if one.severity != "info" and one.id.startswith(_MECHANISM)][:3]
+    if not heavy:
+        return text("Nothing in the AQR statistics is out of order.")
+    if len(heavy) == 1:
+        return text("What stands out: {first}.", first=heavy[0].title)
+    if len(heavy) == 2:
+        return text("What stands out: {first}; {second}.", first=heavy[0].title, second=heavy[1].title)
+    return text(
+        "What stands out: {first}; {second}; {third}.",
+        first=heavy[0].title,
+        second=heavy[1].title,
+        third=heavy[2].title,
+    )
+
+
+def _next(run: Run, comparison: Comparison | None, recommendations: Sequence[Recommendation]) -> Message:
+    settings = [one for one in recommendations if one.name != OFF]
+    off = any(one.name == OFF for one in recommendations)
+    if settings:
+        first = settings[0]
+        return text(
+            "Next, try {name} (clamp {clamp:g}, residual {residual:g}), with which image features should change by "
+            "{low:.1f}–{high:.1f} %{off}.",
+            name=first.name,
+            clamp=first.max_weight_clamp or 0.0,
+            residual=first.residual_weight or 0.0,
+            low=100 * first.camera.low if first.camera else 0.0,
+            high=100 * first.camera.high if first.camera else 0.0,
+            off=text("; until a setting gains, train without AQR") if off else "",
+        )
+    if off:
+        return text("Train without AQR until a setting gains.")
+    if comparison is not None and comparison.metrics.get("mAP", 0.0) > 0:
+        return text("Next, repeat both trainings with other seeds to learn whether the gain is real.")
+    if comparison is None and run.uses_aqr:
+        return text("Next, train the same way without AQR and pass that run as the baseline.")
+    return text("Next, repeat both trainings with other seeds to learn their spread.")
