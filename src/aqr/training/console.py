@@ -56,11 +56,18 @@ def quiet_lightning() -> Iterator[None]:
 
 @contextmanager
 def speaking(console: Console, log: Path | None = None) -> Iterator[None]:
-    """Send the `aqr` loggers to a log file and, unless the caller has configured logging, to the console.
+    """Send the `aqr` loggers to a log file and to the console.
 
-    On ranks other than 0 only errors are heard.
+    Plain stream handlers of the root logger step aside, because they would write across a progress bar; where the
+    caller has installed handlers of another kind, nothing goes to the console. On ranks other than 0 only errors are
+    heard.
     """
-    root = logging.getLogger("aqr")
+    everything, root = logging.getLogger(), logging.getLogger("aqr")
+    aside: list[logging.Handler] = [
+        handler for handler in everything.handlers if type(handler) is logging.StreamHandler
+    ]
+    for handler in aside:
+        everything.removeHandler(handler)
     handlers: list[logging.Handler] = []
     level = root.level
     if is_main_process():
@@ -85,6 +92,8 @@ def speaking(console: Console, log: Path | None = None) -> Iterator[None]:
         for handler in handlers:
             root.removeHandler(handler)
             handler.close()
+        for handler in aside:
+            everything.addHandler(handler)
 
 
 def print_scores(name: str, summary: Mapping[str, Any]) -> None:

@@ -72,8 +72,7 @@ class Evaluation:
 
     def detect(self, detector: Detector, device: torch.device, console: Console) -> Predictions | None:
         """Detections of the whole split in the global frame, on rank 0; None on the other ranks."""
-        precision = self.config.train.precision if device.type == "cuda" else "32"
-        found = gather(detect(detector, self.loader, device, precision, console))
+        found = gather(detect(detector, self.loader, device, evaluation_precision(self.config, device), console))
         return None if found is None else in_global_frame([found[token] for token in self.tokens])
 
     def check(self) -> None:
@@ -149,7 +148,7 @@ def evaluate(
     Raises:
         InputError: where source or data cannot be used.
     """
-    config = _with_data(source if isinstance(source, Config) else _config_of(Path(source)), root, version, split)
+    config = with_data(source if isinstance(source, Config) else _config_of(Path(source)), root, version, split)
     folder = Path(out) if out is not None else _default_folder(source, config.data.val_split)
     console = Console(stderr=True)
     with quiet_lightning():
@@ -188,7 +187,7 @@ def predict(
     Raises:
         InputError: where source or data cannot be used.
     """
-    config = _with_data(source if isinstance(source, Config) else _config_of(Path(source)), root, version, split)
+    config = with_data(source if isinstance(source, Config) else _config_of(Path(source)), root, version, split)
     with quiet_lightning():
         fabric = _fabric(config, devices)
         evaluation = Evaluation.of(config, fabric.global_rank, fabric.world_size)
@@ -239,7 +238,13 @@ def _detector(source: str | Path | Config, config: Config) -> Detector:
     return detector
 
 
-def _with_data(config: Config, root: str | Path | None, version: str | None, split: str | None) -> Config:
+def evaluation_precision(config: Config, device: torch.device) -> str:
+    """The run's precision on a GPU; fp32 on a CPU, where it is the fastest."""
+    return config.train.precision if device.type == "cuda" else "32"
+
+
+def with_data(config: Config, root: str | Path | None, version: str | None, split: str | None) -> Config:
+    """The config with other data where named."""
     changes = {
         key: value
         for key, value in (
