@@ -51,6 +51,11 @@ def test_pinned_batch_moves_without_a_sync() -> None:
     pinned = batch([2, 1]).pin_memory()
     assert pinned.points.is_pinned()
     assert pinned.images.is_pinned()
-    moved = pinned.to("cuda")
-    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        moved = pinned.to("cuda")
+        sample = moved.point_sample
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(moved.points.cpu(), pinned.points)
+    assert sample.tolist() == [0, 0, 1]

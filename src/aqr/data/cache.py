@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 FORMAT: Final = 1
 NAME: Final = ".aqr-index.npz"
 
-Arrays = dict[str, npt.NDArray[Any]]
 Part = TypeVar("Part", Scenes, Calibrations, Scans, Images, Samples, Annotations)
 
 
@@ -68,7 +67,7 @@ def place_of(root: Path, version: str, cache: Path | None) -> Path:
 
 def save(path: Path, key: str, index: Index) -> None:
     """Write an index, whole or not at all; where it cannot be written, the next opening reads the tables again."""
-    arrays: Arrays = {
+    arrays: dict[str, Any] = {
         "key": np.array(key),
         "cameras": np.array(index.cameras, dtype=np.str_),
         "categories": np.array(index.categories, dtype=np.str_),
@@ -80,7 +79,7 @@ def save(path: Path, key: str, index: Index) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
         with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, **arrays)
         os.replace(partial, path)
     except OSError as error:
         log.warning("%s: the index could not be kept (%s); opening will be slow again", path, error.strerror)

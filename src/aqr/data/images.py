@@ -94,21 +94,22 @@ def read_image(path: Path, transform: ImageTransform) -> npt.NDArray[np.uint8]:
                 )
             drafted = image.draft("RGB", (wide, tall))
             across, down = (drafted[1][2] / wide, drafted[1][3] / tall) if drafted else (width / wide, height / tall)
-            whole = image.convert("RGB")
+            image.load()
+            whole = image if image.mode == "RGB" else image.convert("RGB")
+            if left < right and top < bottom:
+                box = (left * across, top * down, min(right * across, whole.width), min(bottom * down, whole.height))
+                part = whole.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)
+                covered = (
+                    slice(top - transform.top, bottom - transform.top),
+                    slice(left - transform.left, right - transform.left),
+                )
+                result[covered] = np.asarray(part)
     except FileNotFoundError:
         raise InputError(
             f"{path}: the image is missing; restore it, or remove its camera from sensors.cameras"
         ) from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: the image cannot be decoded ({error}); restore the file") from None
-    if left < right and top < bottom:
-        window = (left * across, top * down, min(right * across, whole.width), min(bottom * down, whole.height))
-        part = whole.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=window)
-        covered = (
-            slice(top - transform.top, bottom - transform.top),
-            slice(left - transform.left, right - transform.left),
-        )
-        result[covered] = np.asarray(part)
     if transform.flip:
         result = result[:, ::-1]
     return np.ascontiguousarray(result.transpose(2, 0, 1))
