@@ -56,6 +56,18 @@ def test_matches_are_those_of_the_greedy_loop(
         assert ours == greedy(found, true, order, threshold)
 
 
+def test_distances_round_as_the_devkits_do() -> None:
+    """To the last bit: a distance is compared with thresholds and with other distances."""
+    rng = np.random.default_rng(4)
+    found, true = points(rng, 2000, 1, 20.0, 1e-9), points(rng, 300, 1, 20.0, 1e-9)
+    pairs, _ = match(found, true, np.arange(2000), 1)
+    assert len(pairs.distance) > 10_000
+    away = np.stack(
+        [found.x[pairs.detection] - true.x[pairs.object], found.y[pairs.detection] - true.y[pairs.object]], axis=1
+    )
+    assert pairs.distance.tolist() == [float(np.linalg.norm(vector)) for vector in away]
+
+
 def test_a_chain_of_refusals() -> None:
     """Everyone wants the first object; each of them ends up one further along the line."""
     count = 60

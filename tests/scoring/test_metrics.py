@@ -50,6 +50,24 @@ def test_filters_keep_the_boxes_that_the_devkit_keeps() -> None:
     assert dropped_by_rack > 0
 
 
+def test_faces_of_a_bicycle_rack_belong_to_it() -> None:
+    rack = Racks(
+        sample=np.array([0]),
+        translation=np.zeros((1, 3)),
+        size=np.array([[2.0, 4.0, 2.0]]),
+        rotation=np.array([[1.0, 0.0, 0.0, 0.0]]),
+    )
+    steps = np.array([-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5])
+    place = np.stack(np.meshgrid(steps, steps * 2, steps, indexing="ij"), -1).reshape(-1, 3)
+    bicycle = perfect(random_world(6, samples=1, objects=1)[0], np.zeros(len(place), dtype=np.int64))
+    bicycles = dataclasses.replace(bicycle, translation=place, label=np.full(len(place), LABEL_OF["bicycle"]))
+    truth, _ = random_world(6, samples=1, objects=1)
+    truth = dataclasses.replace(truth, samples=samples_of([(0.0, 0.0)], rack))
+    kept = {box.translation for box in devkit.filtered(bicycles, truth).all}
+    assert 0 < len(kept) < len(place)
+    assert {tuple(p) for p in place[scored(bicycles, truth.samples)].tolist()} == kept
+
+
 # Offsets whose length is a threshold or just not, in numbers that have no exact binary form.
 STEPS = [
     (0.0, 0.0), (0.3, 0.4), (-0.4, 0.3), (0.5, 0.0), (0.6, -0.8), (1.0, 0.0), (1.2, 1.6), (-1.6, 1.2), (0.0, 2.0),
@@ -57,8 +75,8 @@ STEPS = [
 ]  # fmt: skip
 # From the vehicle; some of them as far as a class's range, in both arithmetics.
 PLACES = [
-    (0.0, 0.0), (1.0, 0.0), (0.0, 2.0), (30.0, 40.0), (-40.0, 30.0), (18.0, 24.0), (24.0, -32.0), (50.0, 0.0),
-    (0.0, -40.0), (30.0, 0.0), (28.0, 29.0), (0.6, 0.8), (49.9, 0.0), (3.0, 3.0),
+    (0.0, 0.0), (1.0, 0.0), (-1.0, 2.0), (0.0, 2.0), (30.0, 40.0), (-40.0, 30.0), (18.0, 24.0), (24.0, -32.0),
+    (50.0, 0.0), (0.0, -40.0), (30.0, 0.0), (28.0, 29.0), (0.6, 0.8), (49.9, 0.0), (3.0, 3.0),
 ]  # fmt: skip
 
 boxes_of_truth = st.lists(

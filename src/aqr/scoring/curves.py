@@ -97,16 +97,12 @@ def sample_curve(score: Floats, at: Ints, errors: Floats, num_objects: int) -> C
     """
     if num_objects == 0 or len(at) == 0:
         return Curve.nothing_found()
-    # Recall moves at true positives only: of each run of detections with one recall, the first and the last suffice.
+    # Recall moves at true positives only: of the detections that share a recall, the first and the last suffice.
     count = np.arange(1, len(at) + 1)
-    knots = np.stack([at - 1, at], axis=1).reshape(-1)
-    found = np.stack([count - 1, count], axis=1).reshape(-1)
-    keep = np.ones(len(knots), dtype=bool)
-    keep[0] = at[0] > 0
-    keep[2::2] = at[1:] - 1 > at[:-1]
-    knots = np.append(knots[keep], len(score) - 1)
-    found = np.append(found[keep], len(at)).astype(np.float64)
-
+    knots = np.append(np.stack([at - 1, at], axis=1), len(score) - 1)
+    found = np.append(np.stack([count - 1, count], axis=1), len(at)).astype(np.float64)
+    if at[0] == 0:
+        knots, found = knots[1:], found[1:]
     recall = found / num_objects
     precision = np.interp(RECALLS, recall, found / (knots + 1), right=0)
     confidence = np.interp(RECALLS, recall, score[knots], right=0)
