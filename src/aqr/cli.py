@@ -1,0 +1,181 @@
+"""The command line: every verb parses, calls one function and prints."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from aqr.errors import InputError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Adaptive Query Routing for LiDAR-camera 3D object detection.",
+)
+
+Root = Annotated[Path, typer.Option("--data", help="Folder of a nuScenes-format data set.")]
+Version = Annotated[str, typer.Option(help="Version folder in it, such as v1.0-mini.")]
+Split = Annotated[str, typer.Option(help="Official split, such as mini_val.")]
+OtherRoot = Annotated[Path | None, typer.Option("--data", help="Data set; by default the run's.")]
+OtherVersion = Annotated[str | None, typer.Option("--version", help="Version folder; by default the run's.")]
+OtherSplit = Annotated[str | None, typer.Option("--split", help="Split; by default the run's val_split.")]
+Trained = Annotated[Path, typer.Argument(metavar="RUN|CKPT", help="Run folder or checkpoint.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for data, runs and report.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the world and of training.")] = 0,
+) -> None:
+    """Make a synthetic data set, fine-tune a detector without and with AQR, score both and write a report."""
+    from aqr.demo import run_demo
+
+    run_demo(out, seed)
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder for the data set.")],
+    scenes: Annotated[int | None, typer.Option(min=1, help="Number of scenes; by default the preset's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, another world.")] = 0,
+    preset: Annotated[str, typer.Option(help="tiny, small or full.")] = "tiny",
+    version: Annotated[str | None, typer.Option(help="By default v1.0-mini for up to ten scenes.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")] = None,
+) -> None:
+    """Write a synthetic world in nuScenes format."""
+    from aqr.demo import write_world_with_progress
+
+    write_world_with_progress(out, scenes=scenes, seed=seed, preset=preset, version=version, workers=workers)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML config; see configs/.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Run folder; by default runs/<name of the config>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint.")] = False,
+) -> None:
+    """Train a detector and score it."""
+    from aqr.config import load
+    from aqr.training import train as run
+
+    run(load(config, overrides or ()), run_dir or Path("runs") / config.stem, resume)
+
+
+@app.command("eval")
+def evaluate(
+    run: Trained,
+    data: OtherRoot = None,
+    version: OtherVersion = None,
+    split: OtherSplit = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for results.json and metrics.json.")] = None,
+) -> None:
+    """Detect, write a nuScenes submission and score it."""
+    from aqr.training import evaluate as run_evaluation
+
+    run_evaluation(run, root=data, version=version, split=split, out=out)
+
+
+@app.command()
+def predict(
+    run: Trained,
+    out: Annotated[Path, typer.Option(help="results.json to write, a nuScenes submission.")],
+    data: OtherRoot = None,
+    version: OtherVersion = None,
+    split: OtherSplit = None,
+) -> None:
+    """Detect and write a nuScenes submission."""
+    from aqr.training import predict as run_prediction
+
+    run_prediction(run, out, root=data, version=version, split=split)
+
+
+@app.command()
+def score(
+    results: Annotated[Path, typer.Argument(help="results.json, a nuScenes submission.")],
+    data: Root,
+    version: Version,
+    split: Split,
+    out: Annotated[Path, typer.Option(help="metrics.json to write.")],
+) -> None:
+    """Score a submission: the devkit's metrics, and the table on the terminal."""
+    from rich.console import Console
+
+    from aqr.scoring import score_files
+    from aqr.scoring.tables import class_table, overall_table
+
+    summary = score_files(results, data, version, split, out)
+    console = Console()
+    console.print(overall_table({results.stem: summary}))
+    console.print(class_table(summary))
+
+
+@app.command()
+def analyze(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders or training logs.")],
+    out: Annotated[Path, typer.Option(help="Folder for report.html, report.md and report.json.")],
+    baseline: Annotated[Path | None, typer.Option(help="The run to compare with.")] = None,
+    lang: Annotated[str, typer.Option(help="en or zh.")] = "en",
+    reference_metrics: Annotated[
+        str | None, typer.Option(help="Known metrics to compare with, such as mAP=0.679,NDS=0.708.")
+    ] = None,
+) -> None:
+    """Read runs, say what AQR did there, and name the next setting."""
+    from aqr.analysis import analyze as run_analysis
+
+    reference = None if reference_metrics is None else _numbers_by_name("--reference-metrics", reference_metrics)
+    report = run_analysis(runs, baseline=baseline, out=out, lang=lang, reference_metrics=reference)
+    typer.echo(report.verdict)
+    typer.echo(str(out / "report.html"))
+
+
+@app.command()
+def view(
+    data: Root,
+    version: Version,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
+    sample: Annotated[str, typer.Option(help="Sample token, or its number in the split.")] = "0",
+    split: Annotated[str | None, typer.Option(help="Split; by default the whole version.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Run or checkpoint whose boxes and weight maps are drawn.")] = None,
+    sweeps: Annotated[int, typer.Option(min=0, max=10, help="Earlier LiDAR sweeps added; with --run, the run's.")] = 0,
+) -> None:
+    """Draw a sample: bird's-eye view and cameras with boxes and, with --run, what the detector makes of it."""
+    which: int | str = int(sample) if sample.isdecimal() else sample
+    if run is None:
+        from aqr.view import view_sample
+
+        pictures = view_sample(data, version, out, which, split=split, sweeps=sweeps)
+    else:
+        from aqr.training import view_run
+
+        pictures = view_run(run, out, [which], root=data, version=version, split=split)
+    for picture in pictures:
+        typer.echo(str(picture))
+
+
+def _numbers_by_name(option: str, text: str) -> dict[str, float]:
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return {name.strip(): float(value) for name, value in pairs}
+    except ValueError:
+        raise InputError(f"{option}: {text!r} is not of the form name=number,name=number") from None
+
+
+def main() -> Any:
+    """Entry point: a user's mistake ends with one sentence and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        return app()
+    except InputError as error:
+        print(f"aqr: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
