@@ -44,7 +44,7 @@ class Depth:
     silhouette: Ints
 
 
-def local_planes(solids: Solids, sensor: Pose) -> tuple[Floats, Floats, Ints]:
+def local_planes(solids: Solids, sensor: Pose) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], Ints]:
     """Half-spaces of world solids in a sensor's frame, those that the sensor is outside of first.
 
     Returns:
@@ -56,7 +56,8 @@ def local_planes(solids: Solids, sensor: Pose) -> tuple[Floats, Floats, Ints]:
     order = np.argsort(offsets >= 0, axis=1, kind="stable")
     offsets = np.take_along_axis(offsets, order, axis=1)
     normals = np.take_along_axis(normals, order[..., None], axis=1)
-    return normals / offsets[..., None], offsets, (offsets < 0).sum(axis=1)
+    planes = (normals / offsets[..., None]).astype(np.float32)
+    return planes, offsets.astype(np.float32), (offsets < 0).sum(axis=1)
 
 
 def camera_windows(corners: Floats, intrinsic: Floats, size: tuple[int, int]) -> tuple[Ints, Floats]:
@@ -142,7 +143,7 @@ def _distance(quad: Floats) -> Floats:
 
 
 def cast(
-    planes: Floats,
+    planes: npt.NDArray[np.float32],
     facing: Ints,
     counts: Ints,
     windows: Ints,
@@ -152,6 +153,8 @@ def cast(
     column_rays: Floats,
     row_rays: Floats,
     background: npt.NDArray[np.float32],
+    nearest: Floats,
+    silhouettes: bool,
 ) -> Depth:
     """Draw solids into an inverse-depth buffer.
 
@@ -166,17 +169,19 @@ def cast(
         column_rays: [W, 3].
         row_rays: [H, 3].
         background: [H, W] inverse depth of what lies behind everything.
+        nearest: [K] least s of each solid; one that lies behind all of its rectangle is skipped.
+        silhouettes: count what each owner would cover if it stood alone.
     """
     inverse = background.copy()
     solid = np.full(inverse.shape, -1, dtype=np.int32)
     silhouette = np.zeros(owner_count, dtype=np.int64)
     columns, rows = column_rays.T.astype(np.float32), row_rays.T.astype(np.float32)
-    planes = planes.astype(np.float32)
+    closest = 1 / np.maximum(nearest, 1e-6)
     width = columns.shape[1]
     for group in _groups(order, owners):
         owner = int(owners[group[0]])
         alone: npt.NDArray[np.bool_] | None = None
-        if owner >= 0:
+        if owner >= 0 and silhouettes:
             j0, i0 = windows[group, 0].min(), windows[group, 2].min()
             alone = np.zeros((windows[group, 1].max() - j0, windows[group, 3].max() - i0), dtype=bool)
         for k in group:
@@ -185,11 +190,13 @@ def cast(
                 if end <= start:
                     continue
                 piece = np.s_[r0:r1, start - shift : end - shift]
+                buffer = inverse[piece]
+                if alone is None and buffer.min() > closest[k]:
+                    continue
                 n, front = planes[k, : counts[k]], int(facing[k])
                 across, down = n @ columns[:, piece[1]], n @ rows[:, piece[0]]
                 entry = (across[:front, None, :] + down[:front, :, None]).min(axis=0)
                 leave = (across[front:, None, :] + down[front:, :, None]).max(axis=0, initial=0.0)
-                buffer = inverse[piece]
                 hit = entry > leave
                 if alone is not None:
                     alone[r0 - j0 : r1 - j0, start - i0 : end - i0] |= hit
@@ -224,7 +231,13 @@ def draw_order(usable: npt.NDArray[np.bool_], nearest: Floats, owners: Ints) -> 
     return np.asarray(index[np.lexsort((owner, distance))])
 
 
-def hit_normals(planes: Floats, offsets: Floats, facing: Ints, solid: npt.NDArray[np.int32], rays: Floats) -> Floats:
+def hit_normals(
+    planes: npt.NDArray[np.float32],
+    offsets: npt.NDArray[np.float32],
+    facing: Ints,
+    solid: npt.NDArray[np.int32],
+    rays: Floats,
+) -> npt.NDArray[np.float32]:
     """Outward unit normals, in the sensor's frame, of the faces that rays hit.
 
     Args:
@@ -237,8 +250,23 @@ def hit_normals(planes: Floats, offsets: Floats, facing: Ints, solid: npt.NDArra
     Returns:
         [P, 3].
     """
-    most = int(facing[solid].max(initial=1))
-    bound = np.einsum("pfi,pi->pf", planes[solid, :most], rays)
-    bound = np.where(np.arange(most) < facing[solid, None], bound, np.inf)
-    face = bound.argmin(axis=1)
-    return np.asarray(planes[solid, face] * offsets[solid, face][:, None])
+    visible = facing[solid]
+    x, y, z = (np.ascontiguousarray(rays[:, i]) for i in range(3))
+    tables = [np.ascontiguousarray(planes[..., i]) for i in range(3)]
+    best = np.full(len(solid), np.inf, dtype=np.float32)
+    face = np.zeros(len(solid), dtype=np.int64)
+    rows = np.arange(len(solid))
+    for f in range(int(visible.max(initial=0))):
+        if f >= 3:
+            rows = rows[visible[rows] > f]
+        subset = slice(None) if f < 3 else rows
+        chosen = solid[subset]
+        a, b, c = (table[:, f][chosen] for table in tables)
+        bound = a * x[subset] + b * y[subset] + c * z[subset]
+        nearer = (bound < best[subset]) & (visible[subset] > f)
+        index = rows[nearer]
+        best[index] = bound[nearer]
+        face[index] = f
+    scale = offsets[solid, face]
+    normals: npt.NDArray[np.float32] = np.stack([table[solid, face] * scale for table in tables], axis=1)
+    return normals

@@ -32,6 +32,8 @@ _AZIMUTHS: Final = _FIRST_AZIMUTH - 2 * np.pi / COLUMNS * np.arange(COLUMNS)
 _COLUMN_RAYS: Final = np.stack([np.cos(_AZIMUTHS), np.sin(_AZIMUTHS), np.zeros(COLUMNS)], axis=1)
 _TANGENTS: Final = np.tan(ELEVATIONS)
 _ROW_RAYS: Final = np.stack([np.zeros(BEAMS), np.zeros(BEAMS), _TANGENTS], axis=1)
+_RAYS: Final = (_COLUMN_RAYS[:, None, :] + _ROW_RAYS[None, :, :]).reshape(-1, 3).astype(np.float32)
+_LENGTHS: Final = np.linalg.norm(_RAYS, axis=1)
 _ROOF: Final = block((-0.62, 0.62), (-1.15, 1.05), (-0.70, -0.36), (0.5, 0.5, 0.5), reflectivity=0.2)
 """The vehicle's own roof in the LiDAR frame."""
 
@@ -66,21 +68,22 @@ def sweep(stage: Stage, moment: Moment, lidar: Pose, rng: np.random.Generator) -
         _COLUMN_RAYS,
         _ROW_RAYS,
         np.repeat(background.astype(np.float32)[:, None], COLUMNS, axis=1),
+        nearest,
+        silhouettes=False,
     )
     inverse, solid = depth.inverse.T.ravel(), depth.solid.T.ravel()
-    rays = (_COLUMN_RAYS[:, None, :] + _ROW_RAYS[None, :, :]).reshape(-1, 3)
-    length = np.linalg.norm(rays, axis=1)
+    rays, length = _RAYS, _LENGTHS
     hit = inverse > 1 / _REACH
-    distance = np.where(hit, length / np.where(hit, inverse, 1.0), np.inf)
+    distance = np.where(hit, length / np.where(hit, inverse, 1), np.float32(np.inf))
 
     normals = np.zeros_like(rays)
     normals[:, 2] = 1.0
     on_solid = np.flatnonzero(solid >= 0)
     normals[on_solid] = hit_normals(planes, offsets, facing, solid[on_solid], rays[on_solid])
-    slope = np.abs(np.einsum("pi,pi->p", normals, rays)) / length
+    slope = np.abs((normals * rays).sum(axis=1)) / length
 
     ground = (solid < 0) | (roof.texture[solid] == Texture.GROUND)
-    reflectivity = np.where(solid >= 0, roof.reflectivity[solid], 0.0)
+    reflectivity = np.where(solid >= 0, roof.reflectivity.astype(np.float32)[solid], np.float32(0))
     spots = np.flatnonzero(ground & hit)
     reflectivity[spots] = _ground_reflectivity(stage, lidar.apply(rays[spots] / inverse[spots, None]))
     glass = ~ground & (roof.texture[solid] == Texture.GLASSHOUSE) & (normals[:, 2] < 0.7)

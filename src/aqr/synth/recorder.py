@@ -13,10 +13,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from aqr.geometry import Pose, points_in_boxes, quaternion_from_rotation, quaternion_from_yaw
-from aqr.synth.camera import render, shade
+from aqr.synth.camera import render
 from aqr.synth.lidar import sweep
 from aqr.synth.presets import Preset
 from aqr.synth.rig import LIDAR_TO_EGO, RIG
+from aqr.synth.shadows import ShadowPainter
 from aqr.synth.stage import KEYFRAME_S, Moment, Stage, build_stage
 from aqr.synth.street import GROUND_CELL
 from aqr.synth.tables import Row, Tables, attribute_token, category_token, sensor_token, token, visibility_level
@@ -65,6 +66,7 @@ class _Recorder:
     def __init__(self, job: SceneJob, out: Path) -> None:
         self.job, self.out, self.preset = job, out, job.preset
         self.stage: Stage = build_stage((job.seed, job.number), job.preset.keyframes)
+        self.shadows = ShadowPainter(self.stage)
         self.start_us = _EPOCH_US + job.number * _SCENE_GAP_US
         self.rows: Tables = {
             name: []
@@ -234,7 +236,7 @@ class _Recorder:
         lidar = ego @ LIDAR_TO_EGO
         points = sweep(self.stage, moment, lidar, self.rng(1, time_us))
         self._sensor_data(LIDAR, k, time_us, True, points.tobytes())
-        shadows = shade(self.stage, moment, ego)
+        shadows = self.shadows.paint(moment, ego)
         visible: Ints = np.zeros(len(moment.poses), dtype=np.int64)
         silhouette: Ints = np.zeros(len(moment.poses), dtype=np.int64)
         for index, camera in enumerate(RIG):
@@ -283,7 +285,8 @@ class _Recorder:
         centres = moment.poses[:, :3] + np.array([0, 0, 0.5]) * sizes[:, 2:]
         near = np.flatnonzero(np.linalg.norm(centres[:, :2] - ego.translation[:2], axis=1) < ANNOTATED_RADIUS)
         boxes = np.column_stack([lidar.inverse().apply(centres), sizes, moment.poses[:, 3] - lidar.yaw])
-        counts = points_in_boxes(points, boxes[near]).sum(axis=1)
+        echoes = points[np.hypot(points[:, 0], points[:, 1]) > 1.0]
+        counts = points_in_boxes(echoes, boxes[near]).sum(axis=1)
         yaw = self.stage.to_global.yaw
         for n, count in zip(near, counts, strict=True):
             actor = actors[n]

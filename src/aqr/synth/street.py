@@ -15,7 +15,6 @@ from PIL import Image, ImageDraw
 
 from aqr.synth.solids import Colour, Solids, Texture, ball, bar, block, prism
 
-Floats = npt.NDArray[np.floating]
 Interval = tuple[float, float]
 
 KERB: Final = 0.13
@@ -407,17 +406,18 @@ def _paint(layout: Layout, green: list[tuple[Interval, Interval]], rng: np.rando
             for bar_y in np.arange(-half + 0.3, half - 0.3, 1.0).tolist():
                 fill(_ordered(edge - direction * 0.6, edge - direction * 3.0), (bar_y, bar_y + 0.5), white)
             fill(_ordered(edge - direction * 3.7, edge - direction * 4.1), _ordered(0.0, -direction * lanes), white)
-    first = np.asarray(image, dtype=np.float32)
-    coarse = rng.normal(0.0, 1.0, (size[1] // 16, size[0] // 16)).astype(np.float32)
-    blotch = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
-    grain = rng.normal(0.0, 1.0, (256, 256)).astype(np.float32)
-    grain = np.tile(grain, (size[1] // 256 + 1, size[0] // 256 + 1))[: size[1], : size[0]]
-    first = first * (1 + 0.035 * blotch + 0.055 * grain)[..., None]
-    levels: list[Floats] = [np.clip(first, 0, 255)]
+    coarse = rng.normal(0.0, 0.035, (size[1] // 16, size[0] // 16)).astype(np.float32)
+    dirt = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BILINEAR)) + np.float32(1)
+    grain = rng.normal(0.0, 0.055, (256, 256)).astype(np.float32)
+    dirt += np.tile(grain, (size[1] // 256 + 1, size[0] // 256 + 1))[: size[1], : size[0]]
+    levels = [np.empty((size[1], size[0], 3), dtype=np.uint8)]
+    for channel in range(3):
+        colour = np.asarray(image.getchannel(channel), dtype=np.float32)
+        levels[0][..., channel] = np.minimum(colour * dirt, np.float32(255))
     for _ in range(3):
-        last = levels[-1]
-        levels.append((last[::2, ::2] + last[1::2, ::2] + last[::2, 1::2] + last[1::2, 1::2]) / 4)
-    return Ground((x0, y0), tuple(level.astype(np.uint8) for level in levels), np.asarray(road) > 0)
+        finer = levels[-1]
+        levels.append(np.asarray(Image.fromarray(finer).reduce(2)))
+    return Ground((x0, y0), tuple(levels), np.asarray(road) > 0)
 
 
 def _ordered(a: float, b: float) -> Interval:
