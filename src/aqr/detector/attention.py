@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from aqr.detector.position import AMPLITUDE
+
+LOCAL_LOGIT: Final = 12.0
+"""How far the logit of a token at the query's own position starts above that of a token far away."""
 
 
 class Attention(nn.Module):
@@ -12,11 +20,11 @@ class Attention(nn.Module):
     Args:
         dim: C, a multiple of heads.
         heads: number of heads.
-        similar: start keys and queries from the same projection, so that a query attends first to the tokens whose
-            position embedding resembles its own instead of to all alike.
+        local: start with keys and queries projected alike, by a multiple of the identity, so that a query attends
+            first to the tokens whose position embedding resembles its own.
     """
 
-    def __init__(self, dim: int, heads: int, similar: bool = False) -> None:
+    def __init__(self, dim: int, heads: int, local: bool = False) -> None:
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(dim, dim)
@@ -26,8 +34,12 @@ class Attention(nn.Module):
         for projection in (self.query, self.key, self.value, self.out):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
-        if similar:
-            self.key.load_state_dict(self.query.state_dict())
+        if local:
+            # A head compares C / (2 · heads) pairs with sin² + cos² = 1 and divides by sqrt(C / heads).
+            gain = math.sqrt(2 * LOCAL_LOGIT / math.sqrt(dim / heads)) / AMPLITUDE
+            for projection in (self.query, self.key):
+                nn.init.eye_(projection.weight)
+                projection.weight.data.mul_(gain)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """Weighted means of values.

@@ -112,7 +112,10 @@ def attribute_names(labels: npt.ArrayLike, velocities: npt.ArrayLike) -> list[st
         n names, "" for classes without attributes.
     """
     moving = np.linalg.norm(np.asarray(velocities, dtype=np.float64).reshape(-1, 2), axis=1) > MOVING_SPEED
-    return [_ATTRIBUTES[CLASSES[label]][fast] for label, fast in zip(np.asarray(labels).tolist(), moving.tolist(), strict=True)]
+    return [
+        _ATTRIBUTES[CLASSES[label]][fast]
+        for label, fast in zip(np.asarray(labels).tolist(), moving.tolist(), strict=True)
+    ]
 
 
 _ATTRIBUTES: Final = {

@@ -11,7 +11,7 @@ from aqr.detector.attention import Attention
 class DecoderLayer(nn.Module):
     """Self-attention, cross-attention and a feed-forward network, each followed by its norm.
 
-    Positions are added to queries and keys, never to what is passed on.
+    The queries' positions are added to queries and to keys of self-attention, never to what is passed on.
 
     Args:
         dim: C.
@@ -23,7 +23,7 @@ class DecoderLayer(nn.Module):
     def __init__(self, dim: int, heads: int, feedforward_dim: int, dropout: float) -> None:
         super().__init__()
         self.self_attention = Attention(dim, heads)
-        self.cross_attention = Attention(dim, heads, similar=True)
+        self.cross_attention = Attention(dim, heads, local=True)
         self.feedforward = nn.Sequential(nn.Linear(dim, feedforward_dim), nn.ReLU(), nn.Linear(feedforward_dim, dim))
         self.norms = nn.ModuleList([nn.LayerNorm(dim) for _ in range(3)])
         self.dropout = nn.Dropout(dropout)
@@ -34,8 +34,8 @@ class DecoderLayer(nn.Module):
         Args:
             x: [B, Q, C] state of the queries.
             position: [B, Q, C] their position embedding.
-            keys: [B, T, C] tokens with positions.
-            values: [B, T, C] tokens.
+            keys: [B, T, C] what queries are compared with.
+            values: [B, T, C] what they read.
             mask: [Q, Q] or [B, 1, Q, Q] bool, which query may look at which; None for all.
 
         Returns:
@@ -64,19 +64,22 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList([DecoderLayer(dim, heads, feedforward_dim, dropout) for _ in range(layers)])
         self.post_norm = nn.LayerNorm(dim)
 
-    def forward(self, position: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Run all layers from queries that know only where they are.
+    def forward(
+        self, start: Tensor, position: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+    ) -> Tensor:
+        """Run all layers.
 
         Args:
+            start: [B, Q, C] state of the queries before the first layer.
             position: [B, Q, C] position embedding of the queries.
-            keys: [B, T, C] tokens with positions.
-            values: [B, T, C] tokens.
+            keys: [B, T, C] what queries are compared with.
+            values: [B, T, C] what they read.
             mask: [Q, Q] or [B, 1, Q, Q] bool, which query may look at which; None for all.
 
         Returns:
             [L, B, Q, C], normed state after each layer.
         """
-        x, states = torch.zeros_like(position), []
+        x, states = start, []
         for layer in self.layers:
             x = layer(x, position, keys, values, mask)
             states.append(x)

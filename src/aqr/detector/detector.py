@@ -17,7 +17,7 @@ from aqr.detector.heatmap import HeatmapHead, bev_targets, heatmap_loss, image_t
 from aqr.detector.image_encoder import ImageEncoder
 from aqr.detector.lidar_encoder import LidarEncoder
 from aqr.detector.losses import denoising_losses, set_losses
-from aqr.detector.position import BevEmbedding, PositionEmbedding, RayEmbedding, inverse, spread
+from aqr.detector.position import BevEmbedding, PositionEmbedding, RayEmbedding, inverse
 from aqr.detector.reference import initial_points
 from aqr.modulation import AQRModulation, AQROutput
 
@@ -95,8 +95,8 @@ class Detector(nn.Module):
         self.reference_points = nn.Parameter(initial_points(settings.reference_init, settings.num_query, pc_range))
         self.position = PositionEmbedding(
             pc_range,
-            BevEmbedding(dim, spread(dim // 2, *BEV_CYCLES)),
-            RayEmbedding(dim, pc_range, spread(dim // 8, *RAY_CYCLES)) if config.sensors.cameras else None,
+            BevEmbedding(dim, settings.num_heads),
+            RayEmbedding(dim, settings.num_heads, pc_range) if config.sensors.cameras else None,
         )
         self.decoder = Decoder(dim, settings.num_heads, settings.feedforward_dim, settings.num_layers, settings.dropout)
         self.heads = TaskHeads(settings.num_layers, dim, pc_range)
@@ -164,8 +164,8 @@ class Detector(nn.Module):
             query_embed = torch.cat([query_embed, self.position(noised.reference_points, lidar2img, image_size)], 1)
             mask = attention_mask(count, noised)
 
-        values, positions = _tokens(seen_bev, bev_position, seen_images, image_position)
-        states = self.decoder(query_embed, values + positions, values, mask)
+        tokens = _tokens(seen_bev, bev_position, seen_images, image_position)
+        states = self.decoder(query_embed, query_embed, tokens, tokens, mask)
         logits, codes = self.heads(states, references)
         return DetectorOutput(
             queries=Predictions(logits[:, :, :count], codes[:, :, :count]),
@@ -224,22 +224,17 @@ class Detector(nn.Module):
         return decode(last.logits[-1], last.codes[-1], self.pc_range, self.settings.max_detections)
 
 
-BEV_CYCLES = (0.5, 32.0)
-"""Lowest and highest frequency of BEV positions, cycles per pc_range: 216 m … 3.4 m for nuScenes."""
-
-RAY_CYCLES = (0.25, 8.0)
-"""Lowest and highest frequency of ray directions, cycles per unit of a unit vector."""
-
-
 def _tokens(
     bev: Tensor | None, bev_position: Tensor | None, images: Tensor | None, image_position: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Features and positions [B, T, C] of all sensors: BEV cells row by row, then image cells camera by camera."""
-    values, positions = [], []
+) -> Tensor:
+    """Features plus positions [B, T, C] of all sensors: BEV cells row by row, then image cells camera by camera.
+
+    Unlike CMT's, values carry their positions as keys do: a query that reads a token learns where it stands, which
+    saves it most of the training that telling places from attention patterns takes.
+    """
+    parts = []
     if bev is not None and bev_position is not None:
-        values.append(bev.flatten(2).transpose(1, 2))
-        positions.append(bev_position.flatten(0, 1).expand(len(bev), -1, -1))
+        parts.append((bev.permute(0, 2, 3, 1) + bev_position).flatten(1, 2))
     if images is not None and image_position is not None:
-        values.append(images.permute(0, 1, 3, 4, 2).flatten(1, 3))
-        positions.append(image_position.flatten(1, 3))
-    return torch.cat(values, 1), torch.cat(positions, 1)
+        parts.append((images.permute(0, 1, 3, 4, 2) + image_position).flatten(1, 3))
+    return torch.cat(parts, 1)

@@ -25,7 +25,7 @@ SIGMA_OF_EXTENT: Final = 1 / 6
 
 
 class HeatmapHead(nn.Module):
-    """Class logits of every cell of a map.
+    """Class logits of every cell of a map, one linear layer: the features that queries read must tell the classes.
 
     Args:
         dim: C.
@@ -33,14 +33,13 @@ class HeatmapHead(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.hidden = nn.Conv2d(dim, dim, 3, padding=1)
         self.out = nn.Conv2d(dim, len(CLASSES), 1)
         assert self.out.bias is not None
         nn.init.constant_(self.out.bias, CLASS_PRIOR)
 
     def forward(self, features: Tensor) -> Tensor:
         """[N, C, H, W] to [N, 10, H, W]."""
-        out: Tensor = self.out(self.hidden(features).relu())
+        out: Tensor = self.out(features)
         return out
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -63,10 +65,8 @@ class PillarEncoder(nn.Module):
             features = self._features(points, unit, cell - corner, index, spill + 1)
             hidden = self.norm(self.embed(features)).relu()
         hidden = self.refine(hidden).relu()
-        grid = hidden.new_zeros(spill + 1, hidden.shape[1])
-        grid = grid.scatter_reduce(0, index[:, None].expand_as(hidden), hidden, "amax")
-        pillars: Tensor = grid[:-1].view(batch_size, rows, columns, -1).permute(0, 3, 1, 2)
-        return pillars
+        grid: Tensor = _PillarMax.apply(hidden, index, spill)
+        return grid.view(batch_size, rows, columns, -1).permute(0, 3, 1, 2)
 
     def _features(self, points: Tensor, unit: Tensor, offset: Tensor, index: Tensor, cells: int) -> Tensor:
         """[P, POINT_FEATURES], each about -1 … 1: the point, its place in its pillar, and its pillar's spread."""
@@ -93,6 +93,30 @@ class PillarEncoder(nn.Module):
             ],
             dim=1,
         )
+
+
+class _PillarMax(torch.autograd.Function):
+    """Largest value per pillar and channel, 0 in empty pillars; points that tie share the gradient.
+
+    What `scatter_reduce` does, without its passes over the empty part of the grid in the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, index: Tensor, cells: int) -> Tensor:
+        """Non-negative values [P, C] of the pillars index [P] to [cells, C]; points of pillar `cells` are dropped."""
+        rows = index[:, None].expand_as(values)
+        grid = values.new_zeros(cells + 1, values.shape[1]).scatter_reduce_(0, rows, values, "amax")
+        ctx.save_for_backward(index, values == grid[index])
+        return grid[:-1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        index, wins = ctx.saved_tensors
+        cells = len(grad)
+        rows = index[:, None].expand_as(wins)
+        winners = grad.new_zeros(cells + 1, grad.shape[1]).scatter_add_(0, rows, wins.to(grad.dtype))
+        share = grad[index.clamp(max=cells - 1)] / winners[index].clamp(min=1)
+        return torch.where(wins & (index < cells)[:, None], share, 0.0), None, None
 
 
 class LidarEncoder(nn.Module):

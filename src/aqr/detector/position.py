@@ -1,7 +1,9 @@
 """Position embeddings: one code for places that queries, BEV cells and image cells share (CMT, arXiv 2301.01283).
 
 A query finds a token because both went through the same embedding: of a BEV position, and of the camera ray that
-passes through a pixel.
+passes through a pixel. Beside CMT's perceptron, the waves themselves are part of the code. Their inner product falls
+off with distance whatever the weights, so that (see `Attention`) a new detector's queries look around their own
+reference point instead of everywhere.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from aqr import geometry
 
@@ -19,46 +22,72 @@ DEPTHS: Final = 64
 NEAREST: Final = 1.0
 """Metres, depth of the first of them."""
 
+BEV_CYCLES: Final = (0.5, 16.0)
+"""Lowest and highest frequency of BEV positions, cycles per pc_range: 216 m … 6.8 m for nuScenes."""
+RAY_CYCLES: Final = (0.25, 8.0)
+"""Lowest and highest frequency of ray directions, cycles per unit of a unit vector."""
 
-def spread(count: int, lowest: float, highest: float) -> Tensor:
-    """[count] frequencies in geometric progression."""
-    return torch.logspace(math.log2(lowest), math.log2(highest), count, base=2.0)
+AMPLITUDE: Final = 2.0
+"""Of the waves in the code; large beside features, whose elements are of order 1."""
+
+
+def spread(count: int, cycles: tuple[float, float], heads: int) -> Tensor:
+    """Frequencies in geometric progression, ordered so that each of `heads` equal parts covers the whole range.
+
+    Args:
+        count: K.
+        cycles: lowest and highest.
+        heads: number of parts.
+
+    Returns:
+        [K].
+    """
+    rising = torch.logspace(math.log2(cycles[0]), math.log2(cycles[1]), count, base=2.0)
+    return torch.cat([rising[part::heads] for part in range(heads)])
 
 
 def waves(values: Tensor, frequencies: Tensor) -> Tensor:
-    """sin and cos of 2π · frequency · value, interleaved per frequency.
+    """sin and cos of 2π · frequency · value.
 
     Args:
         values: [..., D].
         frequencies: [K], cycles per unit.
 
     Returns:
-        [..., D, 2 K].
+        [..., D, K, 2].
     """
     angles = 2 * math.pi * values[..., None] * frequencies
-    return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)
+    return torch.stack([angles.sin(), angles.cos()], -1)
+
+
+def carried(waves: Tensor, dim: int) -> Tensor:
+    """Waves [..., D, K, 2] as the first channels of [..., dim], frequency by frequency, all axes together."""
+    flat = AMPLITUDE * waves.transpose(-3, -2).flatten(-3)
+    return F.pad(flat, (0, dim - flat.shape[-1]))
 
 
 class BevEmbedding(nn.Module):
-    """Embeds a BEV position: waves of y, then of x, through a two-layer perceptron.
+    """Embeds a BEV position: waves of y and x through a two-layer perceptron, plus the waves themselves.
 
     Args:
-        dim: C, even.
-        frequencies: [C / 2] cycles per pc_range.
+        dim: C.
+        heads: heads of the attention that compares embeddings.
     """
 
     frequencies: Tensor
 
-    def __init__(self, dim: int, frequencies: Tensor) -> None:
+    def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
+        self.dim = dim
+        frequencies = spread(dim // 4, BEV_CYCLES, heads)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.mlp = nn.Sequential(nn.Linear(4 * len(frequencies), dim), nn.ReLU(), nn.Linear(dim, dim))
 
     def forward(self, xy: Tensor) -> Tensor:
-        """Positions [..., 2] in [0, 1]² of pc_range to [..., C]."""
+        """Positions [..., 2] in [0, 1]² of pc_range to [..., C] float32."""
         with torch.autocast(xy.device.type, enabled=False):
-            hidden = self.mlp[0](waves(xy.float().flip(-1), self.frequencies).flatten(-2))
-        out: Tensor = self.mlp[1:](hidden)
+            waved = waves(xy.float().flip(-1), self.frequencies)
+            out: Tensor = self.mlp(waved.flatten(-3)) + carried(waved, self.dim)
         return out
 
     def grid(self, size: tuple[int, int]) -> Tensor:
@@ -72,26 +101,29 @@ class BevEmbedding(nn.Module):
 
 
 class RayEmbedding(nn.Module):
-    """Embeds what a pixel can see: points along its ray, in pc_range, through a two-layer perceptron.
+    """Embeds what a pixel can see: points along its ray and its direction.
+
+    Points (in pc_range) and waves of the unit direction vector go through a two-layer perceptron; the waves are part
+    of the result as they are, in reverse order so that they resemble no BEV position.
 
     Args:
         dim: C.
+        heads: heads of the attention that compares embeddings.
         pc_range: x_min, y_min, z_min, x_max, y_max, z_max, metres; the last point lies near depth x_max.
-        frequencies: [K] cycles per unit of the ray's direction vector, whose waves join the points so that
-            neighbouring pixels can be told apart; K = 0 leaves the points alone.
     """
 
     frequencies: Tensor
     pc_range: Tensor
     depths: Tensor
 
-    def __init__(self, dim: int, pc_range: tuple[float, ...], frequencies: Tensor) -> None:
+    def __init__(self, dim: int, heads: int, pc_range: tuple[float, ...]) -> None:
         super().__init__()
+        self.dim = dim
         step = (pc_range[3] - NEAREST) / DEPTHS
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.register_buffer("frequencies", spread(dim // 6, RAY_CYCLES, heads), persistent=False)
         self.register_buffer("pc_range", torch.tensor(pc_range), persistent=False)
         self.register_buffer("depths", NEAREST + step * torch.arange(DEPTHS), persistent=False)
-        inputs = 3 * DEPTHS + 6 * len(frequencies)
+        inputs = 3 * DEPTHS + 6 * len(self.frequencies)
         self.mlp = nn.Sequential(nn.Linear(inputs, 4 * dim), nn.ReLU(), nn.Linear(4 * dim, dim))
 
     def frustum(self, pixels: Tensor, img2lidar: Tensor) -> Tensor:
@@ -104,21 +136,19 @@ class RayEmbedding(nn.Module):
         Returns:
             [..., N, DEPTHS, 3] metres, LiDAR frame.
         """
-        homogeneous = torch.cat([pixels, torch.ones_like(pixels[..., :1])], -1)
+        homogeneous = F.pad(pixels, (0, 1), value=1.0)
         direction = homogeneous @ img2lidar[..., :3, :3].mT
         return img2lidar[..., None, None, :3, 3] + direction[..., None, :] * self.depths[:, None]
 
     def forward(self, pixels: Tensor, img2lidar: Tensor) -> Tensor:
-        """Pixels [..., N, 2] of cameras [..., 4, 4] to [..., N, C]."""
+        """Pixels [..., N, 2] of cameras [..., 4, 4] to [..., N, C] float32."""
         with torch.autocast(pixels.device.type, enabled=False):
             points = self.frustum(pixels.float(), img2lidar.float())
-            parts = [geometry.normalise(points, self.pc_range).flatten(-2)]
-            if len(self.frequencies):
-                direction = nn.functional.normalize(points[..., -1, :] - points[..., 0, :], dim=-1)
-                parts.append(waves(direction, self.frequencies).flatten(-2))
-            hidden = self.mlp[0](torch.cat(parts, -1))
-        out: Tensor = self.mlp[1:](hidden)
-        return out
+            direction = F.normalize(points[..., -1, :] - points[..., 0, :], dim=-1)
+            waved = waves(direction, self.frequencies)
+            unit = geometry.normalise(points, self.pc_range)
+            learned: Tensor = self.mlp(torch.cat([unit.flatten(-2), waved.flatten(-3)], -1))
+            return learned + carried(waved, self.dim).flip(-1)
 
     def grid(self, map_size: tuple[int, int], image_size: tuple[int, int], img2lidar: Tensor) -> Tensor:
         """Embedding of the cell centres of image maps.
@@ -143,7 +173,6 @@ class PositionEmbedding(nn.Module):
     """Embeds reference points as the tokens they should find: the BEV cell and the pixels of the cameras that see them.
 
     Args:
-        dim: C.
         pc_range: x_min, y_min, z_min, x_max, y_max, z_max, metres.
         bev: embedding of BEV positions.
         ray: embedding of pixels; None for a detector without cameras.
