@@ -18,7 +18,7 @@ from training_fakes import DeterministicDetector, FakeDetector, FakeLoader, NoEv
 
 from aqr.batch import Batch
 from aqr.config import Config
-from aqr.training import fit
+from aqr.training import evaluate, fit
 from aqr.training.module import TrainingModule
 
 
@@ -48,14 +48,25 @@ def trace_weights(folder: Path) -> None:
     TrainingModule.training_step = step
 
 
-def run(options: dict[str, Any], environment: dict[str, str] | None = None) -> None:
-    """Train as the options say; what is said goes to the file `options["output"]` where one is named."""
+def settle(options: dict[str, Any], environment: dict[str, str]) -> None:
+    """Take a place among the ranks, and say everything to the file `options["output"]` where one is named."""
     torch.set_num_threads(1)
-    os.environ.update(environment or {})
+    os.environ.update(environment)
     if "output" in options:
         handle = os.open(options["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
+
+
+def score(options: dict[str, Any], environment: dict[str, str]) -> None:
+    """Evaluate a real run on two ranks."""
+    settle(options, environment)
+    evaluate(options["run"], out=options["out"], devices=2, show=False)
+
+
+def run(options: dict[str, Any], environment: dict[str, str] | None = None) -> None:
+    """Train the fake detector as the options say."""
+    settle(options, environment or {})
     poisoned = frozenset((step, rank) for step, rank in options.get("poisoned", []))
     config = small_config(**options.get("train", {}))
 

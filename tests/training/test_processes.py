@@ -1,53 +1,26 @@
 """Runs in processes of their own: killed and resumed, and on two ranks."""
 
 import json
-import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import run_fake
 import torch
+from processes import Ended, start
 
 from aqr.training.checkpoint import Checkpoint
 from aqr.training.run_folder import RunFolder
 
 SCRIPT = Path(__file__).parent / "run_fake.py"
 
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["aqr.training"])
-
-
-@dataclass
-class Ended:
-    """How the processes of a run ended."""
-
-    codes: list[int | None]
-    said: str
-
 
 def run(options: dict[str, Any], ranks: int = 1) -> Ended:
-    """Train in fresh processes that are forked from one which has imported everything."""
-    output = Path(options["run_dir"]).with_suffix(".out")
-    options = json.loads(json.dumps(options | {"output": output}, default=str))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": str(ranks)}
-    environments = [address | {"LOCAL_RANK": str(r), "NODE_RANK": "0"} if ranks > 1 else {} for r in range(ranks)]
-    processes = [SERVER.Process(target=run_fake.run, args=(options, environment)) for environment in environments]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    said = output.read_text()
-    output.unlink()
-    return Ended([process.exitcode for process in processes], said)
+    return start(run_fake.run, options | {"output": Path(options["run_dir"]).with_suffix(".out")}, ranks)
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
