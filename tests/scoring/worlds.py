@@ -70,14 +70,26 @@ def random_world(
         visibility=rng.integers(1, 5, count),
     )
 
-    total = samples * detections
-    of_sample = np.repeat(np.arange(samples), detections)
-    source = of_sample * objects + rng.integers(0, objects, total)
+    found = detections_of(truth, seed, detections, noise)
+    order = rng.permutation(samples)[found.sample]
+    return truth, found.take(np.argsort(order, kind="stable"))
+
+
+def detections_of(truth: GroundTruth, seed: int, per_sample: int, noise: float = 0.6) -> Predictions:
+    """Noised copies of objects, 30 % of them moved anywhere near the vehicle, in no order within a sample."""
+    rng = np.random.default_rng([seed, 1])
+    counts = np.bincount(truth.sample, minlength=len(truth.samples))
+    first = np.cumsum(counts) - counts
+    of_sample = np.repeat(np.flatnonzero(counts), per_sample)
+    total = len(of_sample)
+    by_sample = np.argsort(truth.sample, kind="stable")
+    source = by_sample[first[of_sample] + rng.integers(0, counts[of_sample])]
     copied = truth.take(source)
     wild = rng.random(total) < 0.3
     position = copied.translation + rng.normal(size=(total, 3)) * noise
-    position[wild] = ego[of_sample[wild]] + rng.uniform(-56, 56, (int(wild.sum()), 3))
-    predictions = Predictions(
+    away = np.column_stack([rng.uniform(-56, 56, (int(wild.sum()), 2)), np.zeros(int(wild.sum()))])
+    position[wild] = truth.samples.ego[of_sample[wild]] + away
+    return Predictions(
         sample=of_sample,
         translation=position,
         size=copied.size * rng.uniform(0.7, 1.4, (total, 3)),
@@ -87,8 +99,6 @@ def random_world(
         attribute=np.where(rng.random(total) < 0.3, rng.integers(-1, 8, total), copied.attribute),
         score=np.round(rng.random(total) * np.where(wild, 0.8, 1.0), 2),
     )
-    order = rng.permutation(total)
-    return truth, predictions.take(order[np.argsort(rng.permutation(samples)[of_sample[order]], kind="stable")])
 
 
 def perfect(truth: GroundTruth, rows: npt.NDArray[np.integer] | None = None) -> Predictions:

@@ -104,6 +104,8 @@ class Metrics:
     """Everything the metrics say; classes in the order of `aqr.taxonomy.CLASSES`.
 
     Attributes:
+        ground_truth: what was scored against.
+        predictions: what was scored.
         matches: per class.
         curves: per class, per threshold.
         ap: [10, 4].
@@ -111,6 +113,8 @@ class Metrics:
         eval_time: seconds.
     """
 
+    ground_truth: GroundTruth
+    predictions: Predictions
     matches: tuple[ClassMatches, ...]
     curves: tuple[tuple[Curve, ...], ...]
     ap: Floats
@@ -203,6 +207,8 @@ def evaluate(ground_truth: GroundTruth, predictions: Predictions, source: str = 
     )
     curves = tuple(tuple(m.curve(t) for t in range(len(THRESHOLDS))) for m in matches)
     return Metrics(
+        ground_truth=ground_truth,
+        predictions=predictions,
         matches=matches,
         curves=curves,
         ap=np.array([[average_precision(curve) for curve in of_class] for of_class in curves]),
