@@ -68,7 +68,7 @@ def run(options: dict[str, Any], environment: dict[str, str] | None = None) -> N
     """Train the fake detector as the options say."""
     settle(options, environment or {})
     poisoned = frozenset((step, rank) for step, rank in options.get("poisoned", []))
-    config = small_config(**options.get("train", {}))
+    config = small_config(options.get("aqr", True), **options.get("train", {}))
 
     def loader(config: Config, rank: int, world_size: int, start_step: int) -> FakeLoader:
         ranks = range(rank, rank + options.get("joint_ranks", 1))

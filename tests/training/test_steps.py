@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from training_fakes import FakeDetector, FakeLoader, NoEvaluation, make_batch, small_config
 
-from aqr.config import Config
 from aqr.errors import InputError
 from aqr.training import fit, module, train
 from aqr.training.checkpoint import Checkpoint
@@ -207,8 +206,7 @@ def test_a_run_resumes_only_with_what_it_learned_by(fakes: pytest.MonkeyPatch, t
 def test_a_run_starts_from_given_weights_and_says_so(
     fakes: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plain = Config.model_validate(small_config(steps=1).model_dump() | {"aqr": {"enabled": False}})
-    train(plain, tmp_path / "plain")
+    train(small_config(aqr=False, steps=1), tmp_path / "plain")
     final = RunFolder(tmp_path / "plain").final_weights
     starts = []
     original = module.TrainingModule.on_fit_start

@@ -22,10 +22,10 @@ from aqr.modulation import AQRModulation, AQROutput
 POINTS = 64
 
 
-def small_config(**train: Any) -> Config:
+def small_config(aqr: bool = True, **train: Any) -> Config:
     """A config whose network part the fake detector ignores."""
     settings = {"steps": 12, "lr": 1e-3, "precision": "32", "log_every": 2, "stats_every": 4, "checkpoint_every": 5}
-    return parse({"seed": 7, "data": {"batch_size": 2, "workers": 0}, "train": settings | train})
+    return parse({"seed": 7, "data": {"workers": 0}, "aqr": {"enabled": aqr}, "train": settings | train})
 
 
 def make_batch(seed: int, step: int, rank: int = 0, size: int = 2) -> Batch:
@@ -96,8 +96,10 @@ class FakeDetector(nn.Module):
         self.norm = nn.BatchNorm1d(8)
         self.dropout = nn.Dropout(0.1)
         self.head = nn.Linear(8, 9)
-        self.query = nn.Parameter(torch.randn(3, 8))
-        self.aqr = AQRModulation(8, config.detector.pc_range) if config.aqr.enabled else None
+        self.aqr = None
+        if config.aqr.enabled:
+            self.query = nn.Parameter(torch.randn(3, 8))
+            self.aqr = AQRModulation(8, config.detector.pc_range)
 
     def forward(self, batch: Batch, *, generator: torch.Generator | None = None) -> FakeOutput:
         features = self.dropout(self.norm(self.encoder(batch.points)).relu())

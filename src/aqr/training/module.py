@@ -93,6 +93,8 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
         self.skipped = 0
         self.skipped_in_row = 0
         self.result: StepResult | None = None
+        # DDP looks for parameters that a batch leaves unused, and complains where there is none.
+        self._never_used = torch.nn.Parameter(torch.zeros(()))
         self._restored: Checkpoint | None = None
         self._scaler: torch.amp.GradScaler | None = None
         self._generator: torch.Generator | None = None
