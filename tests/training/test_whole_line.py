@@ -69,7 +69,7 @@ def tiny(root: Path, **train_settings: Any) -> Config:
 
 @pytest.fixture(scope="module")
 def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(tiny(world), tmp_path_factory.mktemp("runs") / "run")
+    return train(tiny(world, val_every=2), tmp_path_factory.mktemp("runs") / "run")
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -93,6 +93,8 @@ def test_a_run_leaves_what_the_contract_names(run: Path, world: Path) -> None:
     for key in ("mean_ap", "nd_score", "mean_dist_aps", "tp_errors"):
         assert written[key] == scored[key]
     assert any((run / "tensorboard").iterdir())
+    said = (run / "train.log").read_text()
+    assert [f"step {step}  mini_val: mAP" in said for step in (1, 2, 3, 4)] == [False, True, False, True]
 
 
 def test_evaluation_predicts_again_what_the_run_saw(run: Path, tmp_path: Path) -> None:
@@ -135,6 +137,8 @@ def test_the_tables_are_printed(run: Path, tmp_path: Path, capsys: pytest.Captur
 def test_a_run_that_stopped_goes_on_exactly(
     run: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The run that it is compared with was evaluated half-way, which changes nothing either."""
+
     class Breaking:
         """The real loader, which breaks down after three batches."""
 
