@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 import lightning.pytorch as pl
-from rich.console import Console
+from rich.progress import Progress
 
 from aqr.scoring import Metrics
 from aqr.training.checkpoint import save_final, save_numbered
@@ -43,11 +43,11 @@ class Checkpointer(pl.Callback):  # type: ignore[misc]
 class Evaluator(pl.Callback):  # type: ignore[misc]
     """Scores the detector on the validation split every `val_every` steps and after the last one."""
 
-    def __init__(self, evaluation: Evaluation, folder: RunFolder, recorder: Recorder, console: Console) -> None:
+    def __init__(self, evaluation: Evaluation, folder: RunFolder, recorder: Recorder, bar: Progress) -> None:
         self._evaluation = evaluation
         self._folder = folder
         self._recorder = recorder
-        self._console = console
+        self._bar = bar
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
@@ -58,12 +58,13 @@ class Evaluator(pl.Callback):  # type: ignore[misc]
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:
         metrics = self._evaluate(pl_module)
+        self._bar.stop()
         if metrics is not None:
             print_scores(self._evaluation.split, metrics.summary())
 
     def _evaluate(self, module: TrainingModule) -> Metrics | None:
         split = self._evaluation.split
-        metrics = self._evaluation.run(module.detector, module.device, self._folder.evaluation(split), self._console)
+        metrics = self._evaluation.run(module.detector, module.device, self._folder.evaluation(split), self._bar)
         if metrics is not None:
             figures = {"mAP": metrics.mean_ap, "NDS": metrics.nds}
             logger.info("step %d  %s: mAP %.4f  NDS %.4f", module.step, split, *figures.values())

@@ -117,10 +117,10 @@ def progress_bar(console: Console) -> Progress:
 
 
 class TrainingProgress(pl.Callback):  # type: ignore[misc]
-    """Steps done, loss and remaining time, on a terminal only."""
+    """Steps done, loss and remaining time."""
 
-    def __init__(self, console: Console, steps: int) -> None:
-        self._bar = progress_bar(console)
+    def __init__(self, bar: Progress, steps: int) -> None:
+        self._bar = bar
         self._steps = steps
         self._task: TaskID | None = None
 
@@ -132,9 +132,3 @@ class TrainingProgress(pl.Callback):  # type: ignore[misc]
         assert self._task is not None
         loss = pl_module.result.loss
         self._bar.update(self._task, completed=pl_module.step, description=f"training  loss {loss:.4f}")
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._bar.stop()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        self._bar.stop()

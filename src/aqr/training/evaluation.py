@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 from rich.console import Console
+from rich.progress import Progress
 
 from aqr.config import Config
 from aqr.data.index import Index
@@ -22,7 +23,7 @@ from aqr.scoring import GroundTruth, Metrics, Predictions, load_ground_truth, wr
 from aqr.scoring import evaluate as score
 from aqr.scoring.submission import ATTRIBUTE_OF
 from aqr.training.checkpoint import load_weights, read_config
-from aqr.training.console import print_scores, quiet_lightning
+from aqr.training.console import print_scores, progress_bar, quiet_lightning
 from aqr.training.inference import SampleDetections, detect, gather
 from aqr.training.run_folder import RunFolder, write_json
 
@@ -70,9 +71,9 @@ class Evaluation:
         dataset = self.loader.dataset
         return load_ground_truth(dataset.index, dataset.rows)
 
-    def detect(self, detector: Detector, device: torch.device, console: Console) -> Predictions | None:
+    def detect(self, detector: Detector, device: torch.device, bar: Progress) -> Predictions | None:
         """Detections of the whole split in the global frame, on rank 0; None on the other ranks."""
-        found = gather(detect(detector, self.loader, device, evaluation_precision(self.config, device), console))
+        found = gather(detect(detector, self.loader, device, evaluation_precision(self.config, device), bar))
         return None if found is None else in_global_frame([found[token] for token in self.tokens])
 
     def check(self) -> None:
@@ -89,9 +90,9 @@ class Evaluation:
         meta = {"use_camera": bool(sensors.cameras), "use_lidar": sensors.lidar}
         write_submission(path, self.tokens, predictions, meta)
 
-    def run(self, detector: Detector, device: torch.device, folder: Path | None, console: Console) -> Metrics | None:
+    def run(self, detector: Detector, device: torch.device, folder: Path | None, bar: Progress) -> Metrics | None:
         """Detect and score, with results.json and metrics.json in `folder` if one is given; None unless on rank 0."""
-        predictions = self.detect(detector, device, console)
+        predictions = self.detect(detector, device, bar)
         if predictions is None:
             return None
         metrics = score(self.truth, predictions)
@@ -150,12 +151,12 @@ def evaluate(
     """
     config = with_data(source if isinstance(source, Config) else _config_of(Path(source)), root, version, split)
     folder = Path(out) if out is not None else _default_folder(source, config.data.val_split)
-    console = Console(stderr=True)
     with quiet_lightning():
         fabric = _fabric(config, devices)
         evaluation = Evaluation.of(config, fabric.global_rank, fabric.world_size)
         detector = _detector(source, config).to(fabric.device)
-        metrics = evaluation.run(detector, fabric.device, folder, console)
+        with progress_bar(Console(stderr=True)) as bar:
+            metrics = evaluation.run(detector, fabric.device, folder, bar)
         if metrics is not None and show:
             print_scores(config.data.val_split, metrics.summary())
         summary: dict[str, Any] = fabric.broadcast(None if metrics is None else metrics.summary())
@@ -192,7 +193,8 @@ def predict(
         fabric = _fabric(config, devices)
         evaluation = Evaluation.of(config, fabric.global_rank, fabric.world_size)
         detector = _detector(source, config).to(fabric.device)
-        predictions = evaluation.detect(detector, fabric.device, Console(stderr=True))
+        with progress_bar(Console(stderr=True)) as bar:
+            predictions = evaluation.detect(detector, fabric.device, bar)
         if predictions is not None:
             evaluation.write(predictions, Path(out))
         fabric.barrier()

@@ -18,7 +18,7 @@ from aqr.detector import Detector
 from aqr.errors import InputError
 from aqr.training.callbacks import Checkpointer, Evaluator
 from aqr.training.checkpoint import Checkpoint, load_weights
-from aqr.training.console import TrainingProgress, quiet_lightning, speaking
+from aqr.training.console import TrainingProgress, progress_bar, quiet_lightning, speaking
 from aqr.training.evaluation import METRICS, Evaluation, evaluate
 from aqr.training.module import TrainingModule
 from aqr.training.recorder import Recorder
@@ -78,11 +78,12 @@ def train(config: Config, run_dir: str | Path, resume: bool = False) -> Path:
         recorder = Recorder(
             folder, config.train.log_every, config.train.steps, None if checkpoint is None else checkpoint.window
         )
+        bar = progress_bar(console)
         trainer.callbacks += [
             recorder,
             Checkpointer(folder, recorder),
-            Evaluator(evaluation, folder, recorder, console),
-            TrainingProgress(console, config.train.steps),
+            Evaluator(evaluation, folder, recorder, bar),
+            TrainingProgress(bar, config.train.steps),
         ]
         if trainer.is_global_zero:
             if folder.holds_run():
@@ -96,6 +97,7 @@ def train(config: Config, run_dir: str | Path, resume: bool = False) -> Path:
             try:
                 trainer.fit(module, loader)
             finally:
+                bar.stop()
                 recorder.close()
     return folder.path
 

@@ -8,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
-from rich.console import Console
+from rich.progress import Progress
 
 from aqr.batch import Frame
 from aqr.data.loader import Batches
 from aqr.detector import Detector
-from aqr.training.console import progress_bar
 from aqr.training.module import autocast
 
 
@@ -36,7 +35,7 @@ class SampleDetections:
 
 @torch.no_grad()
 def detect(
-    detector: Detector, batches: Batches, device: torch.device, precision: str, console: Console
+    detector: Detector, batches: Batches, device: torch.device, precision: str, bar: Progress
 ) -> dict[str, SampleDetections]:
     """Run a detector over batches in evaluation mode; its mode is put back afterwards.
 
@@ -45,7 +44,7 @@ def detect(
         batches: unaugmented batches of this rank.
         device: where to compute.
         precision: 32, bf16 or 16.
-        console: shows a progress bar if it is a terminal.
+        bar: shows how far it is.
 
     Returns:
         Detections of this rank's samples by sample token.
@@ -53,21 +52,23 @@ def detect(
     was_training = detector.training
     detector.eval()
     found: dict[str, SampleDetections] = {}
+    task = bar.add_task("detecting", total=len(batches))
     try:
-        with progress_bar(console) as bar:
-            for batch in bar.track(batches, total=len(batches), description="detecting"):
-                on_device = batch.to(device)
-                with autocast(device, precision):
-                    decoded = detector.decode(detector(on_device))
-                for frame, detections in zip(batch.frames, decoded, strict=True):
-                    found[frame.sample_token] = SampleDetections(
-                        frame=frame,
-                        boxes=detections.boxes.double().cpu().numpy(),
-                        scores=detections.scores.double().cpu().numpy(),
-                        labels=detections.labels.cpu().numpy(),
-                    )
+        for batch in batches:
+            on_device = batch.to(device)
+            with autocast(device, precision):
+                decoded = detector.decode(detector(on_device))
+            for frame, detections in zip(batch.frames, decoded, strict=True):
+                found[frame.sample_token] = SampleDetections(
+                    frame=frame,
+                    boxes=detections.boxes.double().cpu().numpy(),
+                    scores=detections.scores.double().cpu().numpy(),
+                    labels=detections.labels.cpu().numpy(),
+                )
+            bar.advance(task)
     finally:
         detector.train(was_training)
+        bar.remove_task(task)
     return found
 
 
