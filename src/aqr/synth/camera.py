@@ -33,11 +33,13 @@ class View:
 
     Attributes:
         image: [H, W, 3] uint8 RGB.
+        actors: [H, W] index of the actor that each pixel shows, -1 for the scenery.
         visible: [N] pixels that show each actor.
         silhouette: [N] pixels that each actor would cover if nothing hid it.
     """
 
     image: npt.NDArray[np.uint8]
+    actors: Ints
     visible: Ints
     silhouette: Ints
 
@@ -137,7 +139,8 @@ def render(
     linear[pixels] = light.fog(light.surface(moment, hits, points, normals, toward), reach[pixels])
     linear *= np.float32(stage.weather.exposure)
     picture = np.sqrt(np.clip(linear, 0, 1, out=linear), out=linear).reshape(height, width, 3)
-    return View(_develop(picture, stage, rng), depth.visible, depth.silhouette)
+    actors = np.where(depth.solid >= 0, moment.owners[depth.solid], -1)
+    return View(_develop(picture, stage, rng), actors, depth.visible, depth.silhouette)
 
 
 def _components(vectors: Floats, rotation: Floats) -> Vector:

@@ -20,20 +20,18 @@ class Preset:
         image_size: (height, width), pixels.
         sweeps: LiDAR sweeps kept between two keyframes, evenly spaced; 9 is all of them (20 per second).
         scenes: number of scenes where the caller names none.
-        supersample: rays per pixel along each axis.
     """
 
     keyframes: int
     image_size: tuple[int, int]
     sweeps: int
     scenes: int
-    supersample: int
 
 
 PRESETS: Final[dict[PresetName, Preset]] = {
-    "tiny": Preset(10, (198, 352), 1, 10, 1),
-    "small": Preset(20, (396, 704), 4, 20, 1),
-    "full": Preset(40, (900, 1600), 9, 100, 1),
+    "tiny": Preset(10, (198, 352), 1, 10),
+    "small": Preset(20, (396, 704), 4, 20),
+    "full": Preset(40, (900, 1600), 9, 100),
 }
 
 SPLITS: Final = {"v1.0-mini": ("mini_train", "mini_val"), "v1.0-trainval": ("train", "val")}

@@ -16,7 +16,7 @@ from aqr.geometry import Pose, points_in_boxes, quaternion_from_rotation, quater
 from aqr.synth.camera import render
 from aqr.synth.lidar import sweep
 from aqr.synth.presets import Preset
-from aqr.synth.rig import LIDAR_TO_EGO, RIG
+from aqr.synth.rig import LIDAR_TO_EGO, draw_rig
 from aqr.synth.shadows import ShadowPainter
 from aqr.synth.stage import KEYFRAME_S, Moment, Stage, build_stage
 from aqr.synth.street import GROUND_CELL
@@ -26,7 +26,7 @@ from aqr.taxonomy import LIDAR
 Ints = npt.NDArray[np.int64]
 
 ANNOTATED_RADIUS = 60.0
-"""Metres from the ego vehicle within which objects are annotated."""
+"""Metres from the ego vehicle within which objects are annotated, where LiDAR or a camera sees them."""
 
 _EPOCH_US = 1_530_000_000_000_000
 _SCENE_GAP_US = 3_600_000_000
@@ -66,6 +66,7 @@ class _Recorder:
     def __init__(self, job: SceneJob, out: Path) -> None:
         self.job, self.out, self.preset = job, out, job.preset
         self.stage: Stage = build_stage((job.seed, job.number), job.preset.keyframes)
+        self.rig = draw_rig(self.rng(0))
         self.shadows = ShadowPainter(self.stage)
         self.start_us = _EPOCH_US + job.number * _SCENE_GAP_US
         self.rows: Tables = {
@@ -137,7 +138,7 @@ class _Recorder:
 
     def _description(self) -> str:
         traffic = self.stage.traffic
-        ego = "stops at a crossing" if traffic.stops else "drives along a street"
+        ego = {"cruise": "along a street", "stop": "stop at a crossing", "turn": "turn at a crossing"}[traffic.plan]
         names = [actor.name.replace("_", " ") for actor in traffic.actors]
         common = sorted(set(names), key=lambda name: (-names.count(name), name))[:3]
         side = "left" if self.stage.left_hand else "right"
@@ -168,7 +169,7 @@ class _Recorder:
     def _calibration(self) -> None:
         rows = self.rows["calibrated_sensor"]
         rows.append(self._calibrated(LIDAR, LIDAR_TO_EGO, []))
-        for camera in RIG:
+        for camera in self.rig:
             rows.append(
                 self._calibrated(camera.channel, camera.to_ego, camera.intrinsic(self.preset.image_size).tolist())
             )
@@ -239,7 +240,7 @@ class _Recorder:
         shadows = self.shadows.paint(moment, ego)
         visible: Ints = np.zeros(len(moment.poses), dtype=np.int64)
         silhouette: Ints = np.zeros(len(moment.poses), dtype=np.int64)
-        for index, camera in enumerate(RIG):
+        for index, camera in enumerate(self.rig):
             shutter = time_us + camera.delay_us
             then = self.stage.ego(shutter * 1e-6)
             size = self.preset.image_size
@@ -290,6 +291,9 @@ class _Recorder:
         yaw = self.stage.to_global.yaw
         for n, count in zip(near, counts, strict=True):
             actor = actors[n]
+            visibility = visibility_level(int(visible[n]), int(silhouette[n]))
+            if count == 0 and visibility == "1":
+                continue
             attribute = actor.attribute(seconds)
             length, width, height = actor.model.size
             self.rows["sample_annotation"].append(
@@ -297,7 +301,7 @@ class _Recorder:
                     "token": self.token("annotation", int(n), k),
                     "sample_token": self.token("sample", k),
                     "instance_token": self.token("instance", int(n)),
-                    "visibility_token": visibility_level(int(visible[n]), int(silhouette[n])),
+                    "visibility_token": visibility,
                     "attribute_tokens": [attribute_token(attribute)] if attribute else [],
                     "translation": self.stage.to_global.apply(centres[n]).tolist(),
                     "size": [width, length, height],
@@ -310,22 +314,14 @@ class _Recorder:
             )
 
     def _link(self) -> None:
-        """Chain the annotations of each instance; instances that no sensor ever saw are left out."""
+        """Chain the annotations of each instance."""
         chains: dict[str, list[Row]] = {}
         for row in self.rows["sample_annotation"]:
             chains.setdefault(row["instance_token"], []).append(row)
-        hidden = {
-            name
-            for name, chain in chains.items()
-            if all(row["num_lidar_pts"] == 0 and row["visibility_token"] == "1" for row in chain)
-        }
-        self.rows["sample_annotation"] = [
-            r for r in self.rows["sample_annotation"] if r["instance_token"] not in hidden
-        ]
         for n, actor in enumerate(self.stage.traffic.actors):
             name = self.token("instance", n)
             chain = chains.get(name, [])
-            if not chain or name in hidden:
+            if not chain:
                 continue
             for before, after in pairwise(chain):
                 before["next"], after["prev"] = after["token"], before["token"]

@@ -120,14 +120,15 @@ def draw_layout(rng: np.random.Generator, travel: float) -> Layout:
     lanes = int(rng.choice([1, 2], p=[0.45, 0.55]))
     crossing_half = float(rng.uniform(4.2, 6.5))
     crossings = []
-    x = float(rng.uniform(36.0, 60.0))
+    x = float(rng.uniform(16.0, 58.0))
     while x < span[1] - 20.0:
         crossings.append(x)
         x += float(rng.uniform(70.0, 110.0))
     back = crossings[0] - float(rng.uniform(80.0, 110.0))
     if back > span[0] + 20.0:
         crossings.insert(0, back)
-    lot_start = float(rng.uniform(-14.0, -4.0))
+    ahead = next(c for c in crossings if c > 0.0)
+    lot_end = min(float(rng.uniform(20.0, 30.0)), ahead - crossing_half - 3.0)
     return Layout(
         span=span,
         lanes=lanes,
@@ -136,12 +137,7 @@ def draw_layout(rng: np.random.Generator, travel: float) -> Layout:
         walk=float(rng.uniform(3.2, 5.0)),
         crossings=tuple(crossings),
         crossing_half=crossing_half,
-        lot=(
-            lot_start,
-            min(lot_start + 34.0, crossings[crossings.index(max(crossings[0], 0.0))] - crossing_half - 3.0)
-            if crossings[0] > 0
-            else lot_start + 34.0,
-        ),
+        lot=(lot_end - 34.0, lot_end),
         lot_side=int(rng.choice([-1, 1])),
     )
 

@@ -7,15 +7,18 @@ other; every new actor is checked against all others over the whole scene and re
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from aqr.synth.objects import Model, build
 from aqr.synth.street import KERB, Layout
+from aqr.taxonomy import CLASS_RANGE
 
 Floats = npt.NDArray[np.floating]
+
+Plan = Literal["cruise", "stop", "turn"]
 
 STEP: Final = 0.05
 """Seconds between track samples."""
@@ -81,12 +84,12 @@ class Traffic:
     Attributes:
         ego: where the ego vehicle's rear axle is, on the ground.
         actors: all annotated objects.
-        stops: the ego vehicle comes to a halt before a crossing.
+        plan: what the ego vehicle does.
     """
 
     ego: Track
     actors: tuple[Actor, ...]
-    stops: bool
+    plan: Plan
 
 
 class _Population:
@@ -99,24 +102,33 @@ class _Population:
         self.checks = slice(0, len(self.times), 5)
         self.footprints: list[Floats] = []
         self.actors: list[Actor] = []
-        self.stops = rng.random() < 0.3 and any(c > 25 for c in layout.crossings)
+        self.ahead = next(c for c in layout.crossings if c > layout.crossing_half + 11.0)
+        self.plan = _draw_plan(rng)
         speed = float(rng.uniform(4.0, 10.0))
-        line = next((c for c in layout.crossings if c > 25), 1e9) - layout.crossing_half - 5.0
-        self.travelled = _brake(self.times, speed, line - 3.5) if self.stops else _cruise(self.times, speed, rng)
-        self.oncoming = (
-            _brake(self.times, speed, float(rng.uniform(5, 20)))
-            if self.stops
-            else _cruise(self.times, float(rng.uniform(4.0, 11.0)), rng)
-        )
-        weave = 0.12 * np.sin(self.times * 0.7 + float(rng.uniform(0, 6)))
         self.ego_lane = int(rng.integers(layout.lanes))
-        y = layout.lane_y(1, self.ego_lane) + weave
-        yaw = np.arctan2(np.gradient(y), np.maximum(np.gradient(self.travelled), 1e-3)) * (
-            np.gradient(self.travelled) > 1e-3
-        )
-        self.ego = Track(-1.0, np.stack([self.travelled, y, np.zeros_like(y), yaw], axis=1))
-        middle = self.ego.samples + np.array([_EGO_MIDDLE, 0, 0, 0])
+        start = np.array([0.0, layout.lane_y(1, self.ego_lane)])
+        self.oncoming = _cruise(self.times, float(rng.uniform(4.0, 11.0)), rng)
+        if self.plan == "stop":
+            self.travelled = _brake(self.times, speed, self.ahead - layout.crossing_half - 8.3)
+            self.oncoming = _brake(self.times, speed, float(rng.uniform(5, 20)))
+            route = _straight(start)
+        elif self.plan == "turn":
+            self.travelled = _cruise(self.times, float(rng.uniform(3.5, 5.5)), rng)
+            side = -1 if self.ego_lane == layout.lanes - 1 and rng.random() < 0.6 else 1
+            route = _turning(start, self.ahead, side * layout.crossing_half / 2, side)
+        else:
+            self.travelled = _cruise(self.times, speed, rng)
+            route = _straight(start)
+        self.ego = Track(-1.0, _drive(route, self.travelled))
+        middle = self.ego.samples.copy()
+        middle[:, 0] += _EGO_MIDDLE * np.cos(middle[:, 3])
+        middle[:, 1] += _EGO_MIDDLE * np.sin(middle[:, 3])
         self.footprints.append(_footprint(middle[self.checks], *_EGO_SIZE))
+
+    def nearest(self, actor: Actor) -> float:
+        """Least distance to the ego vehicle at any time, metres."""
+        gap = actor.track.samples[:, :2] - self.ego.samples[:, :2]
+        return float(np.linalg.norm(gap[20:-20], axis=1).min())
 
     def add(self, name: str, model: Model, samples: Floats, rest: str, motion: str) -> bool:
         """Add an actor unless it would touch another one at any time."""
@@ -138,16 +150,13 @@ class _Population:
         return np.stack([x, y, np.zeros_like(x), np.full_like(x, 0.0 if direction > 0 else np.pi)], axis=1)
 
     def walking(self, x: float, y: float, heading: float, speed: float) -> Floats:
+        """At constant speed, down the kerb where a street is crossed."""
         progress = self.times * speed
-        return np.stack(
-            [
-                x + np.cos(heading) * progress,
-                y + np.sin(heading) * progress,
-                np.full_like(progress, KERB),
-                np.full_like(progress, heading),
-            ],
-            axis=1,
-        )
+        xs, ys = x + np.cos(heading) * progress, y + np.sin(heading) * progress
+        on_road = np.abs(ys) < self.layout.half
+        for c in self.layout.crossings:
+            on_road |= np.abs(xs - c) < self.layout.crossing_half
+        return np.stack([xs, ys, np.where(on_road, 0.0, KERB), np.full_like(progress, heading)], axis=1)
 
 
 def populate(layout: Layout, duration: float, rng: np.random.Generator) -> Traffic:
@@ -159,7 +168,46 @@ def populate(layout: Layout, duration: float, rng: np.random.Generator) -> Traff
     _crossing_traffic(town)
     _parked(town)
     _pavement(town)
-    return Traffic(town.ego, tuple(town.actors), town.stops)
+    _complete(town)
+    return Traffic(town.ego, tuple(town.actors), town.plan)
+
+
+def _draw_plan(rng: np.random.Generator) -> Plan:
+    choice = float(rng.random())
+    if choice < 0.5:
+        return "cruise"
+    return "stop" if choice < 0.75 else "turn"
+
+
+def _straight(start: Floats) -> Floats:
+    """Way points [N, 2] every 10 cm along +x, from 30 m behind the start; distance 0 is the start."""
+    x = np.arange(-30.0, 400.0, 0.1)
+    return np.stack([start[0] + x, start[1] + 0.15 * np.sin(x / 11.0)], axis=1)
+
+
+def _turning(start: Floats, crossing: float, lane: float, side: int) -> Floats:
+    """Way points along +x, then by a quarter circle into the crossing street's lane, `side` = +1 to the left."""
+    radius = 6.5 if side < 0 else 9.5
+    x_end = crossing + lane
+    x_in = x_end - radius
+    straight = np.stack([np.arange(-30.0, x_in, 0.1), np.full(len(np.arange(-30.0, x_in, 0.1)), start[1])], axis=1)
+    angle = np.arange(0.0, np.pi / 2, 0.1 / radius)
+    arc = np.stack([x_in + radius * np.sin(angle), start[1] + side * radius * (1 - np.cos(angle))], axis=1)
+    leave = np.arange(0.0, 300.0, 0.1)
+    out = np.stack([np.full_like(leave, x_end), start[1] + side * (radius + leave)], axis=1)
+    return np.concatenate([straight, arc, out])
+
+
+def _drive(route: Floats, travelled: Floats) -> Floats:
+    """[T, 4] positions and heading at distances along way points; the one 30 m in stands at distance 0."""
+    step = np.linalg.norm(np.diff(route, axis=0), axis=1)
+    distance = np.concatenate([[0.0], np.cumsum(step)]) - 30.0
+    x, y = (np.interp(travelled, distance, route[:, i]) for i in (0, 1))
+    ahead = [
+        np.interp(travelled + 0.8, distance, route[:, i]) - np.interp(travelled - 0.8, distance, route[:, i])
+        for i in (0, 1)
+    ]
+    return np.stack([x, y, np.zeros_like(x), np.unwrap(np.arctan2(ahead[1], ahead[0]))], axis=1)
 
 
 def _cruise(times: Floats, speed: float, rng: np.random.Generator) -> Floats:
@@ -301,7 +349,7 @@ def _crossing_traffic(town: _Population) -> None:
                 name = model.category.rsplit(".", 1)[1]
                 y = side * (layout.half + 6.0 + 8.0 * k)
                 samples = town.still(x, y, 0.0, heading)
-                if town.stops:
+                if town.plan == "stop":
                     samples[:, 1] = side * (layout.half + 25.0 + 11.0 * k) - side * town.times * 7.0
                 town.add(name, model, samples, "vehicle.stopped", "vehicle.moving")
 
@@ -361,9 +409,8 @@ def _pavement(town: _Population) -> None:
             heading = float(rng.choice([0.0, np.pi])) + float(rng.normal(0, 0.04))
             samples = town.walking(x, y, heading, float(rng.uniform(0.8, 1.7)))
         town.add("pedestrian", model, samples, "pedestrian.standing", "pedestrian.moving")
-    if town.stops:
-        c = next(c for c in layout.crossings if c > 25)
-        x = c - layout.crossing_half - 1.8
+    if town.plan == "stop":
+        x = town.ahead - layout.crossing_half - 1.8
         for _ in range(int(rng.integers(1, 4))):
             side = int(rng.choice([-1, 1]))
             samples = town.walking(
@@ -372,5 +419,37 @@ def _pavement(town: _Population) -> None:
                 -side * np.pi / 2,
                 float(rng.uniform(0.9, 1.5)),
             )
-            samples[:, 2] = np.where(np.abs(samples[:, 1]) < layout.half, 0.0, KERB)
             town.add("pedestrian", build("pedestrian", rng), samples, "pedestrian.standing", "pedestrian.moving")
+    for c in layout.crossings:
+        for _ in range(int(rng.integers(1, 5))):
+            side, end = int(rng.choice([-1, 1])), int(rng.choice([-1, 1]))
+            x = c + side * (layout.crossing_half + float(rng.uniform(0.5, 1.0)))
+            y = end * (layout.half + layout.walk + float(rng.uniform(2.0, 30.0)))
+            heading = float(rng.choice([-1, 1])) * np.pi / 2
+            samples = town.walking(x, y, heading, float(rng.uniform(0.8, 1.7)))
+            town.add("pedestrian", build("pedestrian", rng), samples, "pedestrian.standing", "pedestrian.moving")
+
+
+def _complete(town: _Population) -> None:
+    """Put one more of each class that is not near enough to be scored beside the ego vehicle's path."""
+    layout, rng = town.layout, town.rng
+    rest = {"motorcycle": "cycle.without_rider", "bicycle": "cycle.without_rider", "pedestrian": "pedestrian.standing"}
+    for name, radius in CLASS_RANGE.items():
+        if any(actor.name == name and town.nearest(actor) < 0.6 * radius for actor in town.actors):
+            continue
+        attribute = "" if name in ("barrier", "traffic_cone") else rest.get(name, "vehicle.parked")
+        for _ in range(300):
+            model = build(name, rng)
+            x = float(town.ego.at(float(rng.uniform(0.0, town.times[-1])))[0])
+            x += float(rng.uniform(-0.3, 0.5)) * radius
+            if layout.on_crossing(x, 4.0):
+                continue
+            if max(model.size[:2]) < 2.8:
+                y = float(rng.choice([-1, 1])) * (layout.half + float(rng.uniform(1.4, layout.walk - 0.7)))
+            elif layout.lot[0] < x < layout.lot[1]:
+                y = layout.lot_side * (layout.half + layout.walk + float(rng.uniform(2.0, 15.0)))
+            else:
+                continue
+            samples = town.still(x, y, KERB, float(rng.choice([0.0, np.pi])) + float(rng.normal(0, 0.1)))
+            if town.add(name, model, samples, attribute, attribute):
+                break
