@@ -105,26 +105,25 @@ def build_backbone(config: ImageEncoderConfig) -> tuple[nn.Module, list[int]]:
 
     if config.backbone.startswith("timm:"):
         return _timm_backbone(config)
+    named = config.pretrained or config.backbone
     try:
         if config.pretrained is not None:
             settings = AutoConfig.from_pretrained(config.pretrained)
-            stages = settings.stage_names[-2:]
-            backbone = AutoBackbone.from_pretrained(config.pretrained, out_features=stages)
-            return backbone, list(backbone.channels)
-        settings = AutoConfig.for_model(config.backbone, **config.options)
-        settings = AutoConfig.for_model(config.backbone, **config.options, out_features=settings.stage_names[-2:])
+            settings = AutoConfig.from_pretrained(config.pretrained, out_features=settings.stage_names[-2:])
+        else:
+            settings = AutoConfig.for_model(config.backbone, **config.options)
+            settings = AutoConfig.for_model(config.backbone, **config.options, out_features=settings.stage_names[-2:])
         backbone = AutoBackbone.from_config(settings)
-    except OSError:
-        raise InputError(
-            f"detector.image.pretrained: no weights in {config.pretrained!r}; give a folder with config.json and "
-            "model.safetensors, or a name on the Hugging Face hub when online"
-        ) from None
-    except (ValueError, AttributeError, TypeError) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise InputError(
-            f"detector.image.backbone: {config.backbone!r} with options {config.options} is no backbone of "
-            f"transformers ({reason}); name one such as resnet, convnext or swin"
-        ) from None
+        if config.pretrained is not None:
+            backbone = type(backbone).from_pretrained(config.pretrained, config=settings)
+    except Exception as error:  # whatever a foreign library says of a user's settings
+        reason = " ".join(str(error).split())[:300]
+        key, mend = (
+            ("pretrained", "give a folder with config.json and model.safetensors, or a hub name when online")
+            if config.pretrained is not None
+            else ("backbone", "name a backbone of transformers, such as resnet, convnext or swin, and its own options")
+        )
+        raise InputError(f"detector.image.{key}: {named!r} cannot be used ({reason}); {mend}") from error
     return backbone, list(backbone.channels)
 
 

@@ -65,7 +65,7 @@ class PillarEncoder(nn.Module):
             features = self._features(points, unit, cell - corner, index, spill + 1)
             hidden = self.norm(self.embed(features)).relu()
         hidden = self.refine(hidden).relu()
-        grid: Tensor = _PillarMax.apply(hidden, index, spill)
+        grid: Tensor = _PillarMax.apply(hidden, index, spill)  # type: ignore[no-untyped-call]
         return grid.view(batch_size, rows, columns, -1).permute(0, 3, 1, 2)
 
     def _features(self, points: Tensor, unit: Tensor, offset: Tensor, index: Tensor, cells: int) -> Tensor:
