@@ -15,6 +15,8 @@ from aqr.taxonomy import CLASSES
 HEAD_DIM: Final = 64
 CLASS_PRIOR: Final = -2.19
 """Start of the class bias: a probability of 0.1."""
+FIRST_OFFSET: Final = 0.01
+"""Scale of the last weights of centre and height at the start: boxes begin on their reference points."""
 
 
 class LayerwiseLinear(nn.Module):
@@ -83,8 +85,8 @@ class TaskHeads(nn.Module):
         self.vel = TaskHead(layers, dim, 2)
         self.cls_logits = TaskHead(layers, dim, len(CLASSES))
         with torch.no_grad():
-            self.center.out.weight.zero_()
-            self.height.out.weight.zero_()
+            self.center.out.weight.mul_(FIRST_OFFSET)
+            self.height.out.weight.mul_(FIRST_OFFSET)
             self.cls_logits.out.bias.fill_(CLASS_PRIOR)
 
     def forward(self, states: Tensor, reference_points: Tensor) -> tuple[Tensor, Tensor]:
