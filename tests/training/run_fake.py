@@ -51,7 +51,7 @@ def trace_weights(folder: Path) -> None:
 def settle(options: dict[str, Any], environment: dict[str, str]) -> None:
     """Take a place among the ranks, and say everything to the file `options["output"]` where one is named."""
     torch.set_num_threads(1)
-    os.environ.update(environment)
+    os.environ.update(environment | {"CUDA_VISIBLE_DEVICES": ""})
     if "output" in options:
         handle = os.open(options["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1)

@@ -19,6 +19,8 @@ from aqr.training.optimizer import adamw, one_cycle, set_lr
 from aqr.training.recorder import Window
 from aqr.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:

@@ -23,6 +23,8 @@ from aqr.training import evaluate, evaluation, fit, load_detector, predict, trai
 from aqr.training.checkpoint import Checkpoint
 from aqr.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("on_cpu")
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -68,7 +70,7 @@ def tiny(root: Path, **train_settings: Any) -> Config:
 
 
 @pytest.fixture(scope="module")
-def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(on_cpu: None, world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tiny(world, val_every=2), tmp_path_factory.mktemp("runs") / "run")
 
 

@@ -107,12 +107,12 @@ class FakeDetector(nn.Module):
         routed = None
         modulated = bev
         if self.aqr is not None:
-            points = torch.linspace(0.3, 0.7, 9).view(3, 3).expand(len(batch), 3, 3)
+            points = torch.linspace(0.3, 0.7, 9, device=bev.device).view(3, 3).expand(len(batch), 3, 3)
             routed = self.aqr(self.query.expand(len(batch), 3, 8), points, bev, None)
             modulated = routed.bev
         boxes = self.head(modulated.mean((2, 3)))
         if generator is not None:
-            boxes = boxes + 0.01 * torch.randn(boxes.shape, generator=generator)
+            boxes = boxes + 0.01 * torch.randn(boxes.shape, generator=generator, device=boxes.device)
         return FakeOutput(boxes, bev, None, routed, batch.points.isfinite().all())
 
     def losses(self, output: FakeOutput, batch: Batch) -> dict[str, Tensor]:
