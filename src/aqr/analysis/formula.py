@@ -54,14 +54,15 @@ def applied_factor(snapshots: tuple[Snapshot, ...]) -> tuple[float, int, int] | 
     pairs = pairs[(pairs[:, 1] > 0) & (pairs[:, 0] > pairs[:, 1])]
     if len(pairs) < _FEWEST:
         return None
-    factors = pairs[:, 0] / (pairs[:, 0] - pairs[:, 1])
-    agreeing = np.abs(factors[:, None] - factors[None, :]) <= _AGREE * factors[:, None]
-    best = int(agreeing.sum(1).argmax())
-    count = int(agreeing[best].sum())
+    factors = np.sort(pairs[:, 0] / (pairs[:, 0] - pairs[:, 1]))
+    ends = np.searchsorted(factors, factors * (1 + _AGREE), side="right")
+    best = int((ends - np.arange(len(factors))).argmax())
+    agreeing = factors[best : ends[best]]
+    count = len(agreeing)
     total = sum(len(snapshot.changes) for snapshot in snapshots)
     if count < max(_FEWEST, total / 2):
         return None
-    return float(np.median(factors[agreeing[best]])), count, total
+    return float(np.median(agreeing)), count, total
 
 
 def standing_maximum(snapshots: tuple[Snapshot, ...]) -> float | None:

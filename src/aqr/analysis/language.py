@@ -108,7 +108,9 @@ def compile_catalogue(entries: Mapping[str, str]) -> bytes:
     pairs = [(key.encode(), entries[key].encode()) for key in keys]
     table_size = 8 * len(pairs)
     start = 28 + 2 * table_size
-    originals, translations, pool = [], [], b""
+    originals: list[int] = []
+    translations: list[int] = []
+    pool = b""
     for column, table in ((0, originals), (1, translations)):
         for pair in pairs:
             table += [len(pair[column]), start + len(pool)]

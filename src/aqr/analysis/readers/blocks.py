@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
 from aqr.analysis.language import Message, text
-from aqr.analysis.run import GROUPS, Snapshot
+from aqr.analysis.readers.columns import Numbers, outline
+from aqr.analysis.run import GROUPS, Floats, Ints, Snapshot
 
 ANCHOR: Final = re.compile(r"AQR Debug Info \(Forward #(\d+)\)")
 RANK: Final = re.compile(r"\[(?:rank|default)?(\d+)\]:")
 """What a launcher puts before each line."""
-LINES: Final = re.compile(r"^(?:\[(?:rank|default)?(\d+)\]:)?[ \t]+(\w+):[ \t]*([^\n]*?)[ \t]*$", re.MULTILINE)
-"""Rank where given, name, value (empty in a section's header)."""
+_HEADER: Final = re.compile(r"^[ \t]+(\w+):[ \t]*$", re.MULTILINE)
+_LINE: Final = re.compile(r"^[ \t]+(\w+): +(\S[^\n]*?)[ \t]*$", re.MULTILINE)
+_SIZE: Final = re.compile(r"\d+")
 
+_OUTPUT: Final = "output"
 SECTIONS: Final = {
     "lidar_weights_stats": "lidar_weights",
     "camera_weights_stats": "camera_weights",
@@ -32,114 +35,106 @@ SECTIONS: Final = {
     "weight_map_pers_stats": "weight_map_pers",
     "modulation_effect_bev": "modulation_bev",
     "modulation_effect_pers": "modulation_pers",
-    "FeatureModulator_output_stats": "output",
+    "FeatureModulator_output_stats": _OUTPUT,
 }
 _STATISTICS: Final = frozenset(
     ("mean", "std", "min", "max", "shape", "mean_change", "std_change", "max_change", "relative_change")
 )
-_NUMBER: Final = re.compile(r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|nan|inf)")
+_OUTPUT_SHAPE: Final = re.compile(
+    r"^[ \t]+FeatureModulator_output_shape: torch\.Size\(\[(\d+(?:, \d+)*)\]\)", re.MULTILINE
+)
 _SHAPE: Final = re.compile(r"(?:torch\.Size\()?\[(\d+(?:, \d+)*)\]\)?")
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Section:
+    """A header and the lines up to the next one, in blocks of one outline.
+
+    Attributes:
+        lines: statistic and value as printed in the first of these blocks, with the place of the value.
+        after_empty: the section before it in the block has no values.
+        at_end: the log ends with it.
+    """
+
     group: str
-    block: int
+    lines: tuple[tuple[str, str, int], ...]
+    after_empty: bool
+    at_end: bool
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(name for name, _, _ in self.lines)
+
+    def is_whole(self, usual: tuple[str, ...]) -> bool:
+        keys = self.keys
+        cut = self.at_end and keys == usual[: len(keys)]
+        return bool(keys) and (keys == usual or cut) and not self.after_empty
+
+    def shape(self) -> tuple[int, list[int]] | None:
+        """Number of dimensions and the places of the sizes."""
+        for name, value, place in self.lines:
+            match = _SHAPE.fullmatch(value) if name == "shape" else None
+            if match:
+                sizes = [place + match.start(1) + size.start() for size in _SIZE.finditer(match[1])]
+                return len(sizes), sizes
+        return None
+
+
+@dataclass(slots=True)
+class _Block:
+    """A block's text, read when it is needed."""
+
     forward: int
     segment: int
-    after_empty: bool
-    keys: list[str] = field(default_factory=list)
-    values: list[str] = field(default_factory=list)
+    text: str = ""
     at_end: bool = False
-
-    def figures(self) -> dict[str, float] | None:
-        """Statistic -> value without the shape; None where a value is none."""
-        out = {}
-        for key, value in zip(self.keys, self.values, strict=True):
-            if key == "shape":
-                continue
-            if not _NUMBER.fullmatch(value):
-                return None
-            out[key] = float(value)
-        return out
-
-    def shape(self) -> tuple[int, ...] | None:
-        match = _SHAPE.fullmatch(self.values[self.keys.index("shape")]) if "shape" in self.keys else None
-        return tuple(int(size) for size in match[1].split(", ")) if match else None
-
-
-@dataclass
-class _Stream:
-    """Where one rank (or all ranks that cannot be told apart) stands."""
-
-    block: int = 0
-    forward: int | None = None
-    section: _Section | None = None
 
 
 @dataclass
 class Blocks:
-    """Gathers the sections of debug blocks; other lines between them are skipped."""
+    """Gathers the text of debug blocks, by rank where the log tells."""
 
-    sections: list[_Section] = field(default_factory=list)
-    output_shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
     segment: int = 0
-    _streams: dict[str, _Stream] = field(default_factory=lambda: defaultdict(_Stream))
-    _blocks: int = 0
+    _blocks: list[_Block] = field(default_factory=list)
+    _open: dict[str, _Block] = field(default_factory=dict)
 
     def anchor(self, rank: str, forward: int) -> None:
-        """A block's first line."""
-        stream = self._streams[rank]
-        self._close(stream)
-        self._blocks += 1
-        stream.block, stream.forward = self._blocks, forward
+        """A block's first line; `rank` is empty where the line does not say."""
+        block = _Block(forward, self.segment)
+        self._blocks.append(block)
+        self._open[rank] = block
 
-    def lines(self, lines: Iterable[tuple[str, str, str]]) -> None:
-        """Lines after it: rank, name, value."""
-        for rank, name, value in lines:
-            stream = self._streams[rank]
-            if not value:
-                self._open(stream, name)
-            elif stream.section is not None and name in _STATISTICS:
-                stream.section.keys.append(name)
-                stream.section.values.append(value)
-            elif name == "FeatureModulator_output_shape":
-                shape = _SHAPE.fullmatch(value)
-                if shape:
-                    self.output_shapes[stream.block] = tuple(int(size) for size in shape[1].split(", "))
-
-    def _open(self, stream: _Stream, name: str) -> None:
-        empty = stream.section is not None and not stream.section.keys
-        self._close(stream)
-        if name in SECTIONS and stream.forward is not None:
-            stream.section = _Section(SECTIONS[name], stream.block, stream.forward, self.segment, empty)
-
-    def _close(self, stream: _Stream) -> None:
-        if stream.section is not None:
-            self.sections.append(stream.section)
-        stream.section = None
+    def add(self, text: str) -> None:
+        """Text after it."""
+        if "" in self._open:
+            self._open[""].text += text
+        if len(self._open) > ("" in self._open):
+            for line in text.split("\n"):
+                rank = RANK.match(line)
+                if rank and rank[1] in self._open:
+                    self._open[rank[1]].text += line[rank.end() :] + "\n"
 
     def snapshots(self) -> tuple[tuple[Snapshot, ...], list[Message]]:
         """One snapshot per forward pass, the later one where a run was resumed, and what had to be left out."""
-        for stream in self._streams.values():
-            if stream.section is not None:
-                stream.section.at_end = True
-            self._close(stream)
-        usual = self._usual_orders()
-        whole: dict[tuple[int, int], list[_Section]] = defaultdict(list)
-        broken: set[int] = set()
+        for block in self._open.values():
+            block.at_end = True
+        latest: dict[int, int] = {}
+        for block in self._blocks:
+            latest[block.forward] = max(block.segment, latest.get(block.forward, 0))
+        alike: dict[tuple[bytes, bool], list[_Block]] = defaultdict(list)
+        for block in self._blocks:
+            if block.segment == latest[block.forward]:
+                block.text = _trimmed(block.text)
+                alike[outline(block.text), block.at_end].append(block)
+        layouts = {key: _layout(blocks[0]) for key, blocks in alike.items()}
+        usual = _usual_orders((layouts[key], len(blocks)) for key, blocks in alike.items())
+        samples = _Samples()
         left_out = 0
-        for section in self.sections:
-            expected, keys = usual.get(section.group, ()), tuple(section.keys)
-            cut = section.at_end and keys == expected[: len(keys)]
-            if keys and (keys == expected or cut) and not section.after_empty and section.figures() is not None:
-                whole[section.segment, section.forward].append(section)
-            else:
-                broken.add(section.block)
-                left_out += 1
-        by_forward: dict[int, Snapshot] = {}
-        for (_, forward), sections in sorted(whole.items()):
-            by_forward[forward] = self._snapshot(forward, sections, broken)
+        for key, blocks in alike.items():
+            whole = [one for one in layouts[key] if one.is_whole(usual.get(one.group, ()))]
+            left_out += (len(layouts[key]) - len(whole)) * len(blocks)
+            left_out += samples.add(blocks, whole, intact=len(whole) == len(layouts[key]))
+        snapshots = samples.snapshots()
         notes = []
         if left_out:
             notes.append(
@@ -148,7 +143,7 @@ class Blocks:
                     count=left_out,
                 )
             )
-        ranks = sorted({one.ranks for one in by_forward.values()})
+        ranks = sorted({one.ranks for one in snapshots})
         if len(ranks) > 1:
             notes.append(
                 text(
@@ -156,45 +151,117 @@ class Blocks:
                     ranks=", ".join(map(str, ranks)),
                 )
             )
-        return tuple(by_forward[forward] for forward in sorted(by_forward)), notes
+        return snapshots, notes
 
-    def _usual_orders(self) -> dict[str, tuple[str, ...]]:
-        orders: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
-        for section in self.sections:
-            if section.keys and len(set(section.keys)) == len(section.keys):
-                orders[section.group][tuple(section.keys)] += 1
-        return {group: max(count, key=lambda keys: (count[keys], len(keys))) for group, count in orders.items()}
 
-    def _snapshot(self, forward: int, sections: list[_Section], broken: set[int]) -> Snapshot:
-        samples: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-        blocks: dict[int, dict[str, _Section]] = defaultdict(dict)
-        queries = []
+@dataclass
+class _Samples:
+    """Values by group, statistic and forward pass."""
+
+    values: dict[tuple[str, str], list[tuple[Ints, Floats]]] = field(default_factory=lambda: defaultdict(list))
+    queries: list[tuple[Ints, Floats]] = field(default_factory=list)
+    changes: list[tuple[Ints, Floats]] = field(default_factory=list)
+
+    def add(self, blocks: Sequence[_Block], sections: Sequence[_Section], intact: bool) -> int:
+        """Read the whole sections of blocks of one outline.
+
+        Returns:
+            Number of sections whose values are no numbers.
+        """
+        forwards = np.array([block.forward for block in blocks])
+        table = Numbers([block.text for block in blocks])
+        read: dict[str, dict[str, Floats]] = {}
+        left_out = 0
         for section in sections:
-            blocks[section.block][section.group] = section
+            places = [(name, place) for name, _, place in section.lines if name != "shape"]
+            values = table.at([place for _, place in places])
+            if values is None:
+                left_out += len(blocks)
+                intact = False
+                continue
+            read[section.group] = {name: values[:, place] for place, (name, _) in enumerate(places)}
             if section.group in GROUPS:
-                for name, value in (section.figures() or {}).items():
-                    samples[section.group][name].append(value)
+                for name, column in read[section.group].items():
+                    self.values[section.group, name].append((forwards, column))
             shape = section.shape()
-            if section.group == "lidar_weights" and shape is not None and len(shape) == 2:
-                queries.append(shape[1])
-        changes = [self._change(block, groups) for block, groups in blocks.items() if block not in broken]
-        return Snapshot(
-            forward=forward,
-            ranks=max((len(values) for group in samples.values() for values in group.values()), default=0),
-            pooled=False,
-            samples={group: {name: np.array(v) for name, v in stats.items()} for group, stats in samples.items()},
-            queries=tuple(queries),
-            changes=tuple(pair for pair in changes if pair is not None),
+            if section.group == "lidar_weights" and shape is not None and shape[0] == 2:
+                sizes = table.at(shape[1])
+                if sizes is not None:
+                    self.queries.append((forwards, sizes[:, 1]))
+        if intact and _output_is_images(blocks[0].text, sections):
+            output, change = read.get(_OUTPUT, {}), read.get("modulation_pers", {})
+            if {"min", "max"} <= output.keys() and "max_change" in change:
+                largest = np.maximum(np.abs(output["min"]), np.abs(output["max"]))
+                self.changes.append((forwards, np.stack([largest, change["max_change"]], 1)))
+        return left_out
+
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        by_forward: dict[int, dict[str, dict[str, Floats]]] = defaultdict(dict)
+        for (group, name), parts in self.values.items():
+            for forward, values in _by_forward(parts).items():
+                by_forward[forward].setdefault(group, {})[name] = values
+        queries, changes = _by_forward(self.queries), _by_forward(self.changes)
+        return tuple(
+            Snapshot(
+                forward=forward,
+                ranks=max(len(values) for stats in by_forward[forward].values() for values in stats.values()),
+                pooled=False,
+                samples=by_forward[forward],
+                queries=tuple(int(count) for count in queries.get(forward, ())),
+                changes=tuple((float(largest), float(change)) for largest, change in changes.get(forward, ())),
+            )
+            for forward in sorted(by_forward)
         )
 
-    def _change(self, block: int, groups: dict[str, _Section]) -> tuple[float, float] | None:
-        """Largest |F'| and |F' − F| of the image features, where the block's output is that of the images."""
-        if not {"output", "modulation_pers", "weight_map_pers"} <= groups.keys():
-            return None
-        shape, map_shape = self.output_shapes.get(block), groups["weight_map_pers"].shape()
-        if shape is None or map_shape is None or shape[-2:] != map_shape[-2:]:
-            return None
-        output, change = groups["output"].figures() or {}, groups["modulation_pers"].figures() or {}
-        if not {"min", "max"} <= output.keys() or "max_change" not in change:
-            return None
-        return max(abs(output["min"]), abs(output["max"])), change["max_change"]
+
+def _by_forward(parts: Sequence[tuple[Ints, Floats]]) -> dict[int, Floats]:
+    """Values of each forward pass, in the order of the log within blocks of one outline."""
+    if not parts:
+        return {}
+    forwards = np.concatenate([part[0] for part in parts])
+    values = np.concatenate([part[1] for part in parts])
+    order = np.argsort(forwards, kind="stable")
+    distinct, starts = np.unique(forwards[order], return_index=True)
+    return dict(zip(distinct.tolist(), np.split(values[order], starts[1:]), strict=True))
+
+
+def _trimmed(text: str) -> str:
+    """A block's text up to the last line of its last section, without the noise that follows."""
+    at = text.rfind(":\n") + 1
+    while at > 0 and text[at + 1 : at + 2] in (" ", "\t"):
+        at = text.find("\n", at + 1)
+    return text[: at + 1] if at > 0 else text
+
+
+def _layout(block: _Block) -> list[_Section]:
+    headers = list(_HEADER.finditer(block.text))
+    layout = []
+    after_empty = False
+    for header, following in zip(headers, [*headers[1:], None], strict=True):
+        end = len(block.text) if following is None else following.start()
+        found = [line for line in _LINE.finditer(block.text, header.end(), end) if line[1] in _STATISTICS]
+        if header[1] in SECTIONS:
+            lines = tuple((line[1], line[2], line.start(2)) for line in found)
+            layout.append(_Section(SECTIONS[header[1]], lines, after_empty, block.at_end and following is None))
+        after_empty = not found
+    return layout
+
+
+def _usual_orders(layouts: Iterable[tuple[Sequence[_Section], int]]) -> dict[str, tuple[str, ...]]:
+    """The commonest order of statistics in each group, among sections that state none twice."""
+    orders: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
+    for sections, count in layouts:
+        for section in sections:
+            if section.keys and len(set(section.keys)) == len(section.keys):
+                orders[section.group][section.keys] += count
+    return {group: max(count, key=lambda keys: (count[keys], len(keys))) for group, count in orders.items()}
+
+
+def _output_is_images(text: str, sections: Iterable[_Section]) -> bool:
+    """Whether the block's output has the size of its image map."""
+    output = _OUTPUT_SHAPE.search(text)
+    printed = [
+        value for one in sections if one.group == "weight_map_pers" for name, value, _ in one.lines if name == "shape"
+    ]
+    match = _SHAPE.fullmatch(printed[0]) if printed else None
+    return bool(output and match and output[1].split(", ")[-2:] == match[1].split(", ")[-2:])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -12,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from aqr.analysis.language import Message, text
-from aqr.analysis.run import METRICS, ClassResult, Evaluation, Series
+from aqr.analysis.run import METRICS, ClassResult, Evaluation, Floats, Ints, Series
 
 FIELD_NAMES: Final = {
     "time": "step_time_s",
@@ -34,18 +32,39 @@ def field_name(name: str) -> str:
 class Records:
     """Training log lines by the tuple of fields they hold, so that long logs stay columns."""
 
-    rows: dict[tuple[str, ...], tuple[list[int], list[Sequence[float]]]] = field(default_factory=dict)
-    last: int | None = None
+    tables: dict[tuple[str, ...], list[tuple[Sequence[int], Floats]]] = field(default_factory=dict)
+    iterations: list[int] = field(default_factory=list)
     restarts: int = 0
 
-    def add(self, iteration: int, names: tuple[str, ...], values: Sequence[float]) -> None:
-        """Append a line; a line at or before the last iteration marks a restart, and the later line counts."""
-        if self.last is not None and iteration <= self.last:
+    @property
+    def last(self) -> int | None:
+        """Iteration of the last line."""
+        return self.iterations[-1] if self.iterations else None
+
+    def place(self, iteration: int) -> int:
+        """Note a line's iteration; one at or before the line before marks a restart.
+
+        Returns:
+            The line's number.
+        """
+        if self.iterations and iteration <= self.iterations[-1]:
             self.restarts += 1
-        self.last = iteration
-        places, lines = self.rows.setdefault(names, ([], []))
-        places.append(iteration)
-        lines.append(values)
+        self.iterations.append(iteration)
+        return len(self.iterations) - 1
+
+    def add(self, iteration: int, names: tuple[str, ...], values: Sequence[float]) -> None:
+        """Append a line."""
+        self.extend([self.place(iteration)], names, np.array([values], dtype=np.float64))
+
+    def extend(self, lines: Sequence[int], names: tuple[str, ...], table: Floats) -> None:
+        """Append what stands in lines that hold the same fields.
+
+        Args:
+            lines: [N] numbers of the lines.
+            names: M fields.
+            table: [N, M] values.
+        """
+        self.tables.setdefault(names, []).append((lines, table.reshape(len(lines), len(names))))
 
     def drop_cut_values(self) -> int:
         """Leave out the last value of lines that break off (their fields are the beginning of the usual ones).
@@ -53,35 +72,34 @@ class Records:
         Returns:
             Number of values left out.
         """
-        usual = sorted(self.rows, key=lambda names: -len(self.rows[names][0]))
+        counts = {names: sum(len(part[0]) for part in parts) for names, parts in self.tables.items()}
+        usual = sorted(counts, key=lambda names: -counts[names])
         dropped = 0
-        for names in list(self.rows):
+        for names in usual:
             longer = next((other for other in usual if len(other) > len(names) and other[: len(names)] == names), None)
-            if longer is None or len(self.rows[longer][0]) < len(self.rows[names][0]):
+            if longer is None or not names or counts[longer] < counts[names]:
                 continue
-            places, lines = self.rows.pop(names)
-            dropped += len(lines)
-            short_places, short_lines = self.rows.setdefault(names[:-1], ([], []))
-            short_places += places
-            short_lines += [line[:-1] for line in lines]
+            for lines, table in self.tables.pop(names):
+                dropped += len(lines)
+                self.extend(lines, names[:-1], table[:, :-1])
         return dropped
 
     def series(self) -> dict[str, Series]:
-        """Fields over time; where an iteration was logged twice, the line that came later in its column counts."""
-        pieces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-        for names, (places, lines) in self.rows.items():
-            if not names:
-                continue
-            table = np.array(lines, dtype=np.float64).reshape(len(lines), len(names))
-            iterations = np.array(places, dtype=np.int64)
+        """Fields over time; where an iteration was logged twice, the later line counts."""
+        pieces: dict[str, list[tuple[Ints, Floats]]] = {}
+        for names, tables in self.tables.items():
+            lines = np.concatenate([np.array(part[0], dtype=np.int64) for part in tables])
+            table = np.concatenate([part[1] for part in tables])
             for column, name in enumerate(names):
-                pieces.setdefault(field_name(name), []).append((iterations, table[:, column]))
+                pieces.setdefault(field_name(name), []).append((lines, table[:, column]))
+        iterations = np.array(self.iterations, dtype=np.int64)
         out = {}
         for name, parts in pieces.items():
-            iterations = np.concatenate([part[0] for part in parts])[::-1]
-            values = np.concatenate([part[1] for part in parts])[::-1]
-            kept, first = np.unique(iterations, return_index=True)
-            out[name] = Series(kept, values[first])
+            lines = np.concatenate([part[0] for part in parts])
+            values = np.concatenate([part[1] for part in parts])
+            latest_first = np.argsort(-lines)
+            kept, first = np.unique(iterations[lines[latest_first]], return_index=True)
+            out[name] = Series(kept, values[latest_first][first])
         return out
 
 
@@ -92,10 +110,6 @@ TP_ERRORS: Final = {
     "vel_err": "AVE",
     "attr_err": "AAE",
 }
-_METRIC: Final = re.compile(
-    r"(?:(?P<prefix>.*)/)?(?:(?P<overall>mAP|NDS|mATE|mASE|mAOE|mAVE|mAAE)"
-    r"|(?P<name>\w+?)_(?:AP_dist_(?P<distance>\d+(?:\.\d+)?)|(?P<error>trans_err|scale_err|orient_err|vel_err|attr_err)))"
-)
 
 
 def evaluation_of_fields(fields: Mapping[str, float] | Iterable[tuple[str, float]]) -> tuple[Evaluation, int] | None:
@@ -105,30 +119,32 @@ def evaluation_of_fields(fields: Mapping[str, float] | Iterable[tuple[str, float
         The evaluation and the number of prefixes (result sets); the set with most fields is taken. None where no
         field is a metric.
     """
-    sets: dict[str, tuple[dict[str, float], dict[str, ClassResult]]] = {}
-    counts: Counter[str] = Counter()
+    sets: dict[str, dict[str, float]] = {}
+    classes: dict[str, dict[str, tuple[dict[str, float], dict[str, float]]]] = {}
     for key, value in dict(fields).items():
-        found = _METRIC.fullmatch(key)
-        if found is None:
+        prefix, _, name = key.rpartition("/")
+        if name in METRICS:
+            sets.setdefault(prefix, {})[name] = value
             continue
-        prefix = found["prefix"] or ""
-        counts[prefix] += 1
-        figures, classes = sets.setdefault(prefix, ({}, {}))
-        if found["overall"]:
-            if math.isfinite(value):
-                figures[found["overall"]] = value
+        label, _, distance = name.partition("_AP_dist_")
+        if distance and label:
+            classes.setdefault(prefix, {}).setdefault(label, ({}, {}))[1][distance] = value
             continue
-        result = classes.get(found["name"], ClassResult())
-        if found["distance"]:
-            result = ClassResult(result.figures, {**result.ap_by_distance, found["distance"]: value})
-        else:
-            result = ClassResult({**result.figures, TP_ERRORS[found["error"]]: value}, result.ap_by_distance)
-        classes[found["name"]] = result
-    if not sets:
+        label, *error = name.rsplit("_", 2)
+        if len(error) == 2 and label and (short := TP_ERRORS.get("_".join(error))):
+            classes.setdefault(prefix, {}).setdefault(label, ({}, {}))[0][short] = value
+    prefixes = dict.fromkeys([*sets, *classes])
+    if not prefixes:
         return None
-    best = max(counts, key=lambda prefix: (counts[prefix], "pts" in prefix))
-    figures, classes = sets[best]
-    return Evaluation({name: figures[name] for name in METRICS if name in figures}, classes), len(sets)
+    best = max(prefixes, key=lambda one: (len(sets.get(one, {})) + len(classes.get(one, {})), "pts" in one))
+    figures = {name: value for name, value in sets.get(best, {}).items() if math.isfinite(value)}
+    return (
+        Evaluation(
+            {name: figures[name] for name in METRICS if name in figures},
+            {label: ClassResult(*result) for label, result in classes.get(best, {}).items()},
+        ),
+        len(prefixes),
+    )
 
 
 def merge_evaluations(printed: Evaluation, fields: Evaluation) -> Evaluation | None:

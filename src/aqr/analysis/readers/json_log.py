@@ -27,6 +27,7 @@ def read_json_log(data: bytes, name: str, source: Path, notes: list[Message]) ->
     evaluations: list[Evaluation] = []
     settings: dict[str, Setting] = settings_in_name(source.name)
     broken = 0
+    last: int | None = None
     epochs: dict[int, int] = {}
     lines: list[tuple[int, int, dict[str, float]]] = []
     for raw in data.split(b"\n"):
@@ -51,7 +52,7 @@ def read_json_log(data: bytes, name: str, source: Path, notes: list[Message]) ->
         evaluation = evaluation_of_fields(fields)
         if evaluation is not None:
             figures = evaluation[0]
-            evaluations.append(Evaluation(figures.figures, figures.per_class, records.last))
+            evaluations.append(Evaluation(figures.figures, figures.per_class, last))
             continue
         place = line.get("step", line.get("iter", line.get("iteration")))
         if not isinstance(place, int) or isinstance(place, bool) or line.get("mode", "train") != "train":
@@ -61,9 +62,8 @@ def read_json_log(data: bytes, name: str, source: Path, notes: list[Message]) ->
         number = int(epoch) if inner and isinstance(epoch, int) else 1
         epochs[number] = max(epochs.get(number, 0), place)
         lines.append((number, place, fields))
-        records.last = place
+        last = place
     length = max((epochs[number] for number in epochs), default=0) if len(epochs) > 1 else 0
-    records.last = None
     for number, place, fields in lines:
         names = tuple(key for key in fields if key not in NOT_SERIES)
         records.add((number - 1) * length + place, names, [fields[key] for key in names])

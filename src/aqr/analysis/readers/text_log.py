@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+
 from aqr.analysis.language import Message, text
-from aqr.analysis.readers.blocks import ANCHOR, LINES, RANK, Blocks
+from aqr.analysis.readers.blocks import ANCHOR, RANK, Blocks
 from aqr.analysis.readers.collect import (
     NOT_SERIES,
     Records,
@@ -20,6 +22,7 @@ from aqr.analysis.readers.collect import (
     merge_evaluations,
     restart_notes,
 )
+from aqr.analysis.readers.columns import Numbers, outline
 from aqr.analysis.readers.settings import printed_settings
 from aqr.analysis.run import ClassResult, Evaluation, Kind, Setting, Snapshot, Training
 
@@ -94,10 +97,10 @@ class _Reader:
         self.first_train: int | None = None
         self.epoch_length: int | None = None
         self.planned: int | None = None
-        self.max_epochs: int | None = None
         self.completed = 0
         self.several_sets = False
         self.unreadable = 0
+        self.lines: dict[bytes, tuple[list[int], list[str]]] = {}
 
     def read(self) -> TextLog:
         block_until = -1
@@ -112,7 +115,7 @@ class _Reader:
                 self._line(start, stop, line)
             if stop < block_until:
                 chunk = self.data[stop : min(following, block_until)].decode("utf-8", "replace")
-                self.blocks.lines(LINES.findall(chunk))
+                self.blocks.add(chunk)
         return self._result()
 
     def _places(self) -> Iterator[tuple[int, int, int]]:
@@ -144,8 +147,6 @@ class _Reader:
                 self.completed = max(self.completed, done)
             elif self.epoch_length is not None:
                 self.completed = max(self.completed, done * self.epoch_length)
-        elif match := _MAX_EPOCHS.search(line):
-            self.max_epochs = int(match[1])
 
     def _train(self, start: int, match: re.Match[str]) -> None:
         if self.first_train is None:
@@ -158,24 +159,40 @@ class _Reader:
             self.epoch_length = int(match["length"])
             iteration = (int(match["epoch"]) - 1) * self.epoch_length + int(match["inner"])
         restarts = self.records.restarts
-        names, values = self._fields(match["fields"])
-        self.records.add(iteration, names, values)
+        number = self.records.place(iteration)
         self.blocks.segment += self.records.restarts - restarts
+        fields = match["fields"]
+        lines = self.lines.setdefault(outline(fields), ([], []))
+        lines[0].append(number)
+        lines[1].append(fields)
 
-    def _fields(self, fields: str) -> tuple[tuple[str, ...], list[float]]:
-        pairs = _FIELD.findall(fields)
-        names = tuple(name for name, _ in pairs if name not in NOT_SERIES)
-        try:
-            values = [float(value) for name, value in pairs if name not in NOT_SERIES]
-        except ValueError:
-            numbers = {name: number for name, value in pairs if (number := _number(value)) is not None}
-            self.unreadable += len([name for name in names if name not in numbers])
-            names = tuple(name for name in dict.fromkeys(names) if name in numbers)
-            values = [numbers[name] for name in names]
-        if len(set(names)) < len(names):
-            unique = dict(zip(reversed(names), reversed(values), strict=True))
-            names, values = tuple(unique), list(unique.values())
-        return names, values
+    def _columns(self) -> None:
+        """Turn the training lines into numbers; lines alike but for their digits are split at the same places."""
+        for places, lines in self.lines.values():
+            columns = [found for found in _FIELD.finditer(lines[0]) if found[1] not in NOT_SERIES]
+            names = tuple(found[1] for found in columns)
+            table = None
+            if len(set(names)) == len(names):
+                table = Numbers(lines).at([found.start(2) for found in columns])
+            if table is not None:
+                self.records.extend(places, names, table)
+                continue
+            for place, line in zip(places, lines, strict=True):
+                fields = self._fields(line)
+                self.records.extend([place], tuple(fields), np.array([list(fields.values())]))
+
+    def _fields(self, line: str) -> dict[str, float]:
+        """Fields of a line unlike the others."""
+        found: dict[str, float] = {}
+        for name, value in _FIELD.findall(line):
+            if name in NOT_SERIES:
+                continue
+            number = _number(value)
+            if number is None:
+                self.unreadable += 1
+            else:
+                found[name] = number
+        return found
 
     def _val(self, match: re.Match[str]) -> None:
         fields = {
@@ -234,6 +251,7 @@ class _Reader:
 
     def _result(self) -> TextLog:
         self._close_table()
+        self._columns()
         cut = self.records.drop_cut_values()
         if cut:
             self.notes.append(
@@ -247,13 +265,15 @@ class _Reader:
             self.notes.append(text("An evaluation lists several sets of results; the fullest one is used."))
         self.notes += restart_notes(self.records)
         snapshots, block_notes = self.blocks.snapshots()
-        head = self.data[: _HEAD if self.first_train is None else self.first_train][-_HEAD:]
-        settings, setting_notes = printed_settings(head.decode("utf-8", "replace"))
+        end = len(self.data) if self.first_train is None else self.first_train
+        head = self.data[max(0, end - _HEAD) : end].decode("utf-8", "replace")
+        settings, setting_notes = printed_settings(head)
         if self.planned is None and self.epoch_length is not None:
-            epochs = self.max_epochs
-            if epochs is None and "epochs" in settings:
-                epochs = int(settings["epochs"].value)
-            self.planned = None if epochs is None else epochs * self.epoch_length
+            epochs = _MAX_EPOCHS.search(head)
+            if epochs:
+                self.planned = int(epochs[1]) * self.epoch_length
+            elif "epochs" in settings:
+                self.planned = int(settings["epochs"].value) * self.epoch_length
         return TextLog(
             kind=self.kind,
             settings=settings,
