@@ -81,7 +81,7 @@ def pair_errors(
     return np.stack([distance, 1 - iou, turn, np.sqrt(vx * vx + vy * vy), wrong])
 
 
-def sample_curve(score: Floats, at: Ints, errors: Floats, num_objects: int) -> Curve:
+def sample_curve(score: Floats, at: Ints, errors: Floats, num_objects: int, hit_weight: float = 1.0) -> Curve:
     """Sample precision, confidence and errors at the 101 recalls.
 
     After the k-th of the detections, in descending order of score, precision is TP/k and recall TP/(number of
@@ -94,6 +94,7 @@ def sample_curve(score: Floats, at: Ints, errors: Floats, num_objects: int) -> C
         at: [T] which of the detections are true positives, ascending.
         errors: [5, T] of the true positives.
         num_objects: objects of the class, detected or not.
+        hit_weight: how often a true positive counts in precision, 1 but for parts of a split.
     """
     if num_objects == 0 or len(at) == 0:
         return Curve.nothing_found()
@@ -104,7 +105,8 @@ def sample_curve(score: Floats, at: Ints, errors: Floats, num_objects: int) -> C
     if at[0] == 0:
         knots, found = knots[1:], found[1:]
     recall = found / num_objects
-    precision = np.interp(RECALLS, recall, found / (knots + 1), right=0)
+    true = found * hit_weight
+    precision = np.interp(RECALLS, recall, true / (true + (knots + 1 - found)), right=0)
     confidence = np.interp(RECALLS, recall, score[knots], right=0)
     falling, scores = confidence[::-1], score[at][::-1]
     means = [np.interp(falling, scores, _running_mean(values)[::-1])[::-1] for values in errors]

@@ -9,13 +9,10 @@ The file is read sample by sample: one of a gigabyte is never held as text or as
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +20,7 @@ import numpy.typing as npt
 from aqr.errors import InputError
 from aqr.scoring.boxes import NO_ATTRIBUTE, Predictions, check
 from aqr.scoring.cursor import open_json, utf8
+from aqr.scoring.files import replacing
 from aqr.taxonomy import ATTRIBUTES, CLASSES, LABEL_OF
 
 Array = npt.NDArray[Any]
@@ -113,8 +111,7 @@ def write_submission(
     numbers, first, counts = np.unique(predictions.sample[order], return_index=True, return_counts=True)
     by_first_row = np.argsort(order[first])
     named = set(numbers.tolist())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(f'{{"meta": {json.dumps(stated)}, "results": {{')
         separator = ""
         for place in by_first_row:
@@ -127,20 +124,6 @@ def write_submission(
                 file.write(f"{separator}{json.dumps(token)}: []")
                 separator = ",\n"
         file.write("}}\n")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[str]]:
-    """A text file that takes the place of `path` when the block ends well, and is removed when it does not."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            yield file
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def _meta(value: object, path: str | Path) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from rich import box
 from rich.table import Table
 
 from aqr.scoring.curves import ERRORS
@@ -42,5 +43,51 @@ def class_table(summary: Mapping[str, Any], title: str = "by class") -> Table:
     return table
 
 
-def _number(value: float, digits: int) -> str:
-    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+def interval_table(figures: Mapping[str, Any], title: str) -> Table:
+    """Figures with the ends of their intervals, as `bootstrap` and `difference` of metrics.json hold them."""
+    table = Table(title=title, caption=f"{figures['level']:.0%} of {figures['resamples']} resamples of the scenes")
+    table.add_column("figure")
+    for head in ("value", "low", "high"):
+        table.add_column(head, justify="right")
+    rows = {"mAP": figures["mean_ap"], "NDS": figures["nd_score"]}
+    rows |= {f"m{SHORT_ERRORS[name]}": figure for name, figure in figures["tp_errors"].items()}
+    rows |= {f"AP {name}": figure for name, figure in figures["mean_dist_aps"].items()}
+    for name, figure in rows.items():
+        table.add_row(name, *(_number(figure[end], 4) for end in ("value", "low", "high")))
+    return table
+
+
+def breakdown_table(parts: Sequence[Mapping[str, Any]]) -> Table:
+    """Parts of a split, as `breakdown` of metrics.json holds them."""
+    table = Table(title="by part", box=box.SIMPLE, pad_edge=False)
+    table.add_column("part", no_wrap=True)
+    for head in ("objects", "mAP", "NDS", *(f"m{short}" for short in SHORT_ERRORS.values())):
+        table.add_column(head, justify="right", no_wrap=True)
+    kind = parts[0]["kind"] if parts else ""
+    for part in parts:
+        if part["kind"] != kind:
+            kind = part["kind"]
+            table.add_section()
+        errors = [part["tp_errors"][error] for error in ERRORS]
+        figures = [_number(value, 3) for value in (part["mean_ap"], part["nd_score"], *errors)]
+        table.add_row(f"{kind.replace('_', ' ')} {part['name']}", str(part["objects"]), *figures)
+    return table
+
+
+def score_tables(summary: Mapping[str, Any], name: str = "run") -> list[Table]:
+    """Every table that what `score_files` returned has content for."""
+    runs = {name: summary}
+    if "baseline" in summary:
+        runs["baseline"] = summary["baseline"]["summary"]
+    tables = [overall_table(runs), class_table(summary)]
+    if "bootstrap" in summary:
+        tables.append(interval_table(summary["bootstrap"], "intervals"))
+    if "baseline" in summary:
+        tables.append(interval_table(summary["baseline"]["difference"], f"{name} minus baseline"))
+    if "breakdown" in summary:
+        tables.append(breakdown_table(summary["breakdown"]))
+    return tables
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
