@@ -113,6 +113,52 @@ def test_a_split_with_tracks_and_racks(name: str, count: int, split: Path, tmp_p
     assert 20 < scored(truth, truth.samples).sum() < len(truth)
 
 
+def test_what_is_asked_for_beside_the_metrics(split: Path, tmp_path: Path) -> None:
+    index = open_index(split, "v1.0-mini")
+    truth = load_ground_truth(index, index.split("mini_train"))
+    results, other = tmp_path / "results.json", tmp_path / "other.json"
+    write_submission(results, truth.samples.tokens, detections_of(truth, seed=5, per_sample=80))
+    write_submission(other, truth.samples.tokens, detections_of(truth, seed=6, per_sample=80, noise=1.5))
+    plain = score_files(results, split, "v1.0-mini", "mini_train")
+    summary = score_files(
+        results,
+        split,
+        "v1.0-mini",
+        "mini_train",
+        tmp_path / "metrics.json",
+        bootstrap=30,
+        baseline=other,
+        breakdown=True,
+        picture=tmp_path / "curves.png",
+    )
+    devkit.assert_same({key: summary[key] for key in plain}, plain, tolerance=0)
+    assert list(summary)[len(plain) :] == ["bootstrap", "baseline", "breakdown"]
+    assert summary["bootstrap"]["mean_ap"]["value"] == pytest.approx(plain["mean_ap"])
+    worse = score_files(other, split, "v1.0-mini", "mini_train")
+    change = summary["baseline"]["difference"]["nd_score"]
+    assert change["value"] == pytest.approx(plain["nd_score"] - worse["nd_score"])
+    assert change["low"] <= change["value"] <= change["high"]
+    assert {part["kind"] for part in summary["breakdown"]} >= {"distance", "lidar_points", "light"}
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    devkit.assert_same(json.loads((tmp_path / "metrics.json").read_text()), summary, tolerance=0)
+
+
+def test_light_and_weather_come_from_the_descriptions_of_the_scenes(split: Path, tmp_path: Path) -> None:
+    root = tmp_path / "described"
+    shutil.copytree(split / "v1.0-mini", root / "v1.0-mini", ignore=shutil.ignore_patterns("*.npz"))
+    path = root / "v1.0-mini" / "scene.json"
+    scenes = json.loads(path.read_text())
+    words = {"scene-0061": "Night, parked cars", "scene-0553": "Heavy rain after lunch"}
+    for scene in scenes:
+        scene["description"] = words.get(scene["name"], "")
+    path.write_text(json.dumps(scenes))
+    index = open_index(root, "v1.0-mini")
+    samples = load_ground_truth(index, index.split("mini_train")).samples
+    assert samples.night.tolist() == [True] * 6 + [False] * 6
+    assert samples.rain.tolist() == [False] * 6 + [True] * 6
+    assert samples.scene.tolist() == [0] * 6 + [1] * 6
+
+
 def test_a_split_of_another_version_is_refused(frame: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="val"):
         score_files(tmp_path / "results.json", frame, "v1.0-mini", "val")

@@ -59,7 +59,7 @@ def interval_table(figures: Mapping[str, Any], title: str) -> Table:
 
 def breakdown_table(parts: Sequence[Mapping[str, Any]]) -> Table:
     """Parts of a split, as `breakdown` of metrics.json holds them."""
-    table = Table(title="by part", box=box.SIMPLE, pad_edge=False)
+    table = Table(title="by part", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("part", no_wrap=True)
     for head in ("objects", "mAP", "NDS", *(f"m{short}" for short in SHORT_ERRORS.values())):
         table.add_column(head, justify="right", no_wrap=True)
