@@ -26,6 +26,9 @@ ELEVATIONS: Final = np.radians(np.linspace(-30.67, 10.67, BEAMS))
 RANGE_NOISE: Final = 0.018
 """Standard deviation of a range, metres."""
 
+_BACKSCATTER: Final = 8.0
+"""Share of otherwise lost rays that rain or fog sends back, over the extinction in 1/m."""
+
 _FIRST_AZIMUTH: Final = np.radians(-172.0)
 _REACH: Final = 105.0
 _AZIMUTHS: Final = _FIRST_AZIMUTH - 2 * np.pi / COLUMNS * np.arange(COLUMNS)
@@ -34,7 +37,7 @@ _TANGENTS: Final = np.tan(ELEVATIONS)
 _ROW_RAYS: Final = np.stack([np.zeros(BEAMS), np.zeros(BEAMS), _TANGENTS], axis=1)
 _RAYS: Final = (_COLUMN_RAYS[:, None, :] + _ROW_RAYS[None, :, :]).reshape(-1, 3).astype(np.float32)
 _LENGTHS: Final = np.linalg.norm(_RAYS, axis=1)
-_ROOF: Final = block((-0.62, 0.62), (-1.15, 1.05), (-0.70, -0.36), (0.5, 0.5, 0.5), reflectivity=0.2)
+_ROOF: Final = block((-0.58, 0.58), (-0.80, 0.80), (-0.70, -0.36), (0.5, 0.5, 0.5), reflectivity=0.2)
 """The vehicle's own roof in the LiDAR frame."""
 
 
@@ -95,7 +98,11 @@ def sweep(stage: Stage, moment: Moment, lidar: Pose, rng: np.random.Generator) -
     noisy = distance + RANGE_NOISE * rng.standard_normal(len(rays), dtype=np.float32)
     stray = 0.9 * rng.random(len(rays), dtype=np.float32) ** 2
     metres = np.where(lost, stray, noisy)
-    intensity = 95.0 * strength * (1 + 1.5 * (reflectivity > 0.72)) + 2.5 * rng.random(len(rays), dtype=np.float32)
+    drops = np.flatnonzero(rng.random(len(rays), dtype=np.float32) < _BACKSCATTER * stage.weather.lidar_extinction)
+    drops = drops[metres[drops] < 1.0]
+    metres[drops] = 1.2 + rng.exponential(3.0, len(drops))
+    intensity = strength * (45 + 80 * strength) * np.where(reflectivity > 0.72, 2.5, 1.0)
+    intensity += 3 * rng.random(len(rays), dtype=np.float32)
     points = np.empty((len(rays), 5), dtype=np.float32)
     points[:, :3] = rays * (metres / length)[:, None]
     points[:, 3] = np.clip(np.floor(np.where(lost, intensity * 0.3, intensity)), 0, 255)

@@ -448,7 +448,7 @@ def _person(
     leg = 0.47 * height
     half, limb = width / 2, min(0.13, depth * 0.3)
     parts = [
-        bar((side * stride / 2, side * 0.22 * width, 0.02), (0.0, side * 0.2 * width, leg), limb, limb, trousers)
+        bar((side * stride / 2, side * 0.22 * width, 0.03), (0.0, side * 0.2 * width, leg), limb, limb, trousers)
         for side in (-1, 1)
     ]
     parts += [
@@ -486,7 +486,7 @@ def _two_wheeler(size: tuple[float, float, float], rng: np.random.Generator, rid
     length, width, height = size
     radius, tyre = (0.30, 0.13) if heavy else (0.33, 0.04)
     paint = _pick(rng, _PAINTS)
-    bare = min(height, 1.15 if heavy else 1.05)
+    bare = (1.15 if heavy else 1.05) if rider else height
     parts = [
         prism(
             1,

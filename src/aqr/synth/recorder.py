@@ -17,8 +17,9 @@ from aqr.synth.camera import render
 from aqr.synth.lidar import sweep
 from aqr.synth.presets import Preset
 from aqr.synth.rig import LIDAR_TO_EGO, draw_rig
+from aqr.synth.scene import draw_scene, lidar_boxes
 from aqr.synth.shadows import ShadowPainter
-from aqr.synth.stage import KEYFRAME_S, Moment, Stage, build_stage
+from aqr.synth.stage import KEYFRAME_S, Moment, Stage
 from aqr.synth.street import GROUND_CELL
 from aqr.synth.tables import Row, Tables, attribute_token, category_token, sensor_token, token, visibility_level
 from aqr.taxonomy import LIDAR
@@ -65,7 +66,7 @@ def record(job: SceneJob, out: Path, on_keyframe: Callable[[], None]) -> Tables:
 class _Recorder:
     def __init__(self, job: SceneJob, out: Path) -> None:
         self.job, self.out, self.preset = job, out, job.preset
-        self.stage: Stage = build_stage((job.seed, job.number), job.preset.keyframes)
+        self.stage: Stage = draw_scene((job.seed, job.number), job.preset.keyframes)
         self.rig = draw_rig(self.rng(0))
         self.shadows = ShadowPainter(self.stage)
         self.start_us = _EPOCH_US + job.number * _SCENE_GAP_US
@@ -234,8 +235,7 @@ class _Recorder:
         seconds = time_us * 1e-6
         moment = self.stage.at(seconds)
         ego = self.stage.ego(seconds)
-        lidar = ego @ LIDAR_TO_EGO
-        points = sweep(self.stage, moment, lidar, self.rng(1, time_us))
+        points = sweep(self.stage, moment, ego @ LIDAR_TO_EGO, self.rng(1, time_us))
         self._sensor_data(LIDAR, k, time_us, True, points.tobytes())
         shadows = self.shadows.paint(moment, ego)
         visible: Ints = np.zeros(len(moment.poses), dtype=np.int64)
@@ -268,7 +268,7 @@ class _Recorder:
                 "scene_token": self.token("scene"),
             }
         )
-        self._annotate(k, seconds, moment, ego, lidar, points, visible, silhouette)
+        self._annotate(k, seconds, moment, ego, points, visible, silhouette)
 
     def _annotate(
         self,
@@ -276,18 +276,16 @@ class _Recorder:
         seconds: float,
         moment: Moment,
         ego: Pose,
-        lidar: Pose,
         points: npt.NDArray[np.float32],
         visible: Ints,
         silhouette: Ints,
     ) -> None:
         actors = self.stage.traffic.actors
-        sizes = np.array([a.model.size for a in actors])
-        centres = moment.poses[:, :3] + np.array([0, 0, 0.5]) * sizes[:, 2:]
+        heights = np.array([actor.model.size[2] for actor in actors])
+        centres = moment.poses[:, :3] + np.array([0, 0, 0.5]) * heights[:, None]
         near = np.flatnonzero(np.linalg.norm(centres[:, :2] - ego.translation[:2], axis=1) < ANNOTATED_RADIUS)
-        boxes = np.column_stack([lidar.inverse().apply(centres), sizes, moment.poses[:, 3] - lidar.yaw])
         echoes = points[np.hypot(points[:, 0], points[:, 1]) > 1.0]
-        counts = points_in_boxes(echoes, boxes[near]).sum(axis=1)
+        counts = points_in_boxes(echoes, lidar_boxes(self.stage, moment, seconds)[near]).sum(axis=1)
         yaw = self.stage.to_global.yaw
         for n, count in zip(near, counts, strict=True):
             actor = actors[n]

@@ -120,7 +120,7 @@ def draw_layout(rng: np.random.Generator, travel: float) -> Layout:
     lanes = int(rng.choice([1, 2], p=[0.45, 0.55]))
     crossing_half = float(rng.uniform(4.2, 6.5))
     crossings = []
-    x = float(rng.uniform(16.0, 58.0))
+    x = float(rng.uniform(18.0, 58.0))
     while x < span[1] - 20.0:
         crossings.append(x)
         x += float(rng.uniform(70.0, 110.0))
@@ -192,11 +192,11 @@ def _buildings(layout: Layout, interval: Interval, side: int, rng: np.random.Gen
         x = interval[0] + float(rng.uniform(1.0, 4.0))
         while x < interval[1] - 8.0:
             width = min(float(rng.uniform(9.0, 24.0)), interval[1] - 1.0 - x)
-            setback = float(rng.choice([0.0, 0.0, 4.5, 6.0]))
+            setback = float(rng.choice([0.0, 0.0, 5.0, 9.0]))
             in_lot = side == layout.lot_side and x < layout.lot[1] and x + width > layout.lot[0]
             if in_lot and row == front:
                 setback = 21.0
-            height = float(rng.uniform(5.0, 13.0) if rng.random() < 0.7 else rng.uniform(13.0, 34.0))
+            height = float(rng.uniform(3.6, 11.0) if rng.random() < 0.7 else rng.uniform(11.0, 34.0))
             near = row + setback
             body = block(
                 (x, x + width),
@@ -220,7 +220,7 @@ def _buildings(layout: Layout, interval: Interval, side: int, rng: np.random.Gen
                 parts.append(
                     block((x + 0.5, x + width - 0.5), _across(side, near - 1.1, near), (2.7, 2.95), _wall(rng))
                 )
-            x += width + float(rng.choice([0.0, 0.0, 2.5, 7.0]))
+            x += width + float(rng.choice([0.0, 2.5, 8.0, 20.0]))
     return parts
 
 

@@ -139,8 +139,9 @@ class _Population:
         self.actors.append(Actor(name, model, Track(-1.0, samples), rest, motion))
         return True
 
-    def still(self, x: float, y: float, z: float, yaw: float) -> Floats:
-        return np.tile(np.array([x, y, z, yaw]), (len(self.times), 1))
+    def still(self, x: float, y: float, yaw: float) -> Floats:
+        on_road = abs(y) < self.layout.half or self.layout.on_crossing(x)
+        return np.tile(np.array([x, y, 0.0 if on_road else KERB, yaw]), (len(self.times), 1))
 
     def driving(self, direction: int, lane: int, gap: float) -> Floats:
         """In a lane, `gap` metres ahead of the ego vehicle's start along +x."""
@@ -163,6 +164,7 @@ def populate(layout: Layout, duration: float, rng: np.random.Generator) -> Traff
     """Fill a street for `duration` seconds; every class appears close to the ego vehicle's path."""
     town = _Population(layout, duration, rng)
     _work_site(town)
+    _small_works(town)
     _yard(town)
     _lanes(town)
     _crossing_traffic(town)
@@ -262,31 +264,53 @@ def _work_site(town: _Population) -> None:
         x, y = first + float(rng.uniform(5.0, 11.0)), side * (near + float(rng.uniform(2.5, 6.0)))
         yaw = float(rng.uniform(-np.pi, np.pi))
         digger = build("construction_vehicle", rng)
-        if town.add("construction_vehicle", digger, town.still(x, y, KERB, yaw), "vehicle.stopped", "vehicle.moving"):
+        if town.add("construction_vehicle", digger, town.still(x, y, yaw), "vehicle.stopped", "vehicle.moving"):
             break
     row = side * (layout.half + layout.walk * 0.55)
     for k in range(int(rng.integers(4, 8))):
         model = build("barrier", rng)
         x = first + 1.5 + 2.75 * k
         jitter = float(rng.normal(0, 0.06))
-        town.add("barrier", model, town.still(x, row, KERB, np.pi / 2 + jitter), "", "")
+        town.add("barrier", model, town.still(x, row, np.pi / 2 + jitter), "", "")
     for k in range(int(rng.integers(4, 8))):
         model = build("traffic_cone", rng)
         if rng.random() < 0.5:
             x, y = first + 2.0 * k, row - side * float(rng.uniform(0.7, 1.1))
         else:
             x, y = first + float(rng.uniform(-2, 14)), row + side * float(rng.uniform(0.6, 5.0))
-        town.add("traffic_cone", model, town.still(x, y, KERB, float(rng.uniform(-3.1, 3.1))), "", "")
+        town.add("traffic_cone", model, town.still(x, y, float(rng.uniform(-3.1, 3.1))), "", "")
     for _ in range(int(rng.integers(1, 4))):
         model = build("pedestrian", rng, worker=True)
         x, y = first + float(rng.uniform(0, 16)), row + side * float(rng.uniform(0.8, 7.0))
         town.add(
             "pedestrian",
             model,
-            town.still(x, y, KERB, float(rng.uniform(-3.1, 3.1))),
+            town.still(x, y, float(rng.uniform(-3.1, 3.1))),
             "pedestrian.standing",
             "pedestrian.moving",
         )
+
+
+def _small_works(town: _Population) -> None:
+    """Short rows of barriers and cones farther along, on the parking strip or the pavement."""
+    layout, rng = town.layout, town.rng
+    for _ in range(int(rng.integers(1, 4))):
+        x = float(rng.uniform(-40.0, town.travelled[-1] + 50.0))
+        side = int(rng.choice([-1, 1]))
+        if layout.parking and rng.random() < 0.6:
+            row = layout.parking_y(side)
+        else:
+            row = side * (layout.half + float(rng.uniform(1.5, 2.2)))
+        for k in range(int(rng.integers(2, 6))):
+            if layout.on_crossing(x + 2.9 * k, 3.0):
+                continue
+            yaw = np.pi / 2 + float(rng.normal(0, 0.1))
+            town.add("barrier", build("barrier", rng), town.still(x + 2.9 * k, row, yaw), "", "")
+        for _ in range(int(rng.integers(1, 5))):
+            place = x + float(rng.uniform(-4.0, 12.0))
+            if not layout.on_crossing(place, 3.0):
+                cone = town.still(place, row - side * float(rng.uniform(0.6, 1.0)), float(rng.uniform(-3.1, 3.1)))
+                town.add("traffic_cone", build("traffic_cone", rng), cone, "", "")
 
 
 def _yard(town: _Population) -> None:
@@ -301,7 +325,7 @@ def _yard(town: _Population) -> None:
         x = float(rng.uniform(layout.lot[0] + 14, layout.lot[1] - 2))
         y = side * (near + float(rng.uniform(2.0, 14.0)))
         if town.add(
-            name, model, town.still(x, y, KERB, yaw + float(rng.normal(0, 0.05))), "vehicle.parked", "vehicle.moving"
+            name, model, town.still(x, y, yaw + float(rng.normal(0, 0.05))), "vehicle.parked", "vehicle.moving"
         ):
             placed += 1
         if placed >= 3 or (k > 30 and placed >= 1):
@@ -348,7 +372,7 @@ def _crossing_traffic(town: _Population) -> None:
                 model = build(str(rng.choice(["car", "car", "car", "truck"])), rng)
                 name = model.category.rsplit(".", 1)[1]
                 y = side * (layout.half + 6.0 + 8.0 * k)
-                samples = town.still(x, y, 0.0, heading)
+                samples = town.still(x, y, heading)
                 if town.plan == "stop":
                     samples[:, 1] = side * (layout.half + 25.0 + 11.0 * k) - side * town.times * 7.0
                 town.add(name, model, samples, "vehicle.stopped", "vehicle.moving")
@@ -371,7 +395,7 @@ def _parked(town: _Population) -> None:
                 yaw += side * float(rng.uniform(0.7, 1.4))
             model = build(name, rng)
             y = layout.parking_y(side) + float(rng.normal(0, 0.08))
-            town.add(name, model, town.still(place, y, 0.0, yaw), rest, rest)
+            town.add(name, model, town.still(place, y, yaw), rest, rest)
 
 
 def _pavement(town: _Population) -> None:
@@ -395,7 +419,7 @@ def _pavement(town: _Population) -> None:
                 samples = town.walking(x, y, heading, float(rng.uniform(2.5, 5.0)))
                 attribute = "cycle.with_rider"
             else:
-                samples = town.still(x, y, KERB, heading + float(rng.normal(0, 0.3)))
+                samples = town.still(x, y, heading + float(rng.normal(0, 0.3)))
                 attribute = "cycle.without_rider"
             if town.add("bicycle", model, samples, attribute, attribute):
                 break
@@ -404,7 +428,7 @@ def _pavement(town: _Population) -> None:
         x, y, _ = spot(1.4, layout.walk - 0.7)
         x = float(rng.uniform(0.0, 26.0)) if k < 3 else x
         if rng.random() < 0.3:
-            samples = town.still(x, y, KERB, float(rng.uniform(-np.pi, np.pi)))
+            samples = town.still(x, y, float(rng.uniform(-np.pi, np.pi)))
         else:
             heading = float(rng.choice([0.0, np.pi])) + float(rng.normal(0, 0.04))
             samples = town.walking(x, y, heading, float(rng.uniform(0.8, 1.7)))
@@ -450,6 +474,6 @@ def _complete(town: _Population) -> None:
                 y = layout.lot_side * (layout.half + layout.walk + float(rng.uniform(2.0, 15.0)))
             else:
                 continue
-            samples = town.still(x, y, KERB, float(rng.choice([0.0, np.pi])) + float(rng.normal(0, 0.1)))
+            samples = town.still(x, y, float(rng.choice([0.0, np.pi])) + float(rng.normal(0, 0.1)))
             if town.add(name, model, samples, attribute, attribute):
                 break

@@ -64,11 +64,11 @@ def draw_weather(rng: np.random.Generator) -> Weather:
     elif kind == "Day, rain":
         sun, ambient = np.zeros(3), np.array([0.74, 0.80, 0.88])
         zenith, horizon = np.array([0.42, 0.46, 0.52]), np.array([0.56, 0.60, 0.64])
-        extinction, lidar_extinction, noise = 1 / 220, 0.004, 0.016
+        extinction, lidar_extinction, noise = 1 / 220, 0.006, 0.016
     elif kind == "Day, fog":
         sun, ambient = np.zeros(3), np.array([0.85, 0.87, 0.9])
         zenith, horizon = np.array([0.62, 0.64, 0.66]), np.array([0.66, 0.68, 0.70])
-        extinction, lidar_extinction = 1 / float(rng.uniform(35, 60)), 0.010
+        extinction, lidar_extinction = 1 / float(rng.uniform(35, 60)), 0.020
     elif night:
         sun, ambient = np.zeros(3), np.array([0.018, 0.020, 0.030])
         zenith, horizon = np.array([0.004, 0.005, 0.010]), np.array([0.030, 0.026, 0.028])
