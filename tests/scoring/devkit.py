@@ -97,6 +97,10 @@ def assert_same(ours: Any, theirs: Any, tolerance: float = 1e-9, path: str = "")
                 assert_same(a, b, tolerance, f"{path}/{key}")
     elif isinstance(theirs, list | tuple):
         assert len(ours) == len(theirs), path
+        if theirs and isinstance(theirs[0], dict):
+            for place, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+                assert_same(a, b, tolerance, f"{path}/{place}")
+            return
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance, err_msg=path)
     elif isinstance(theirs, int | float):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance, err_msg=path)
