@@ -9,6 +9,7 @@ from aqr.detector.assignment import assign, match_cost
 from aqr.detector.coding import encode
 
 LOSS = Loss()
+WEIGHTS = torch.tensor(LOSS.code_weights)
 
 
 def make(layers: int, queries: int, counts: list[int], seed: int = 0) -> tuple[torch.Tensor, ...]:
@@ -40,7 +41,7 @@ def cost_slowly(logits: torch.Tensor, code: torch.Tensor, box: torch.Tensor, lab
 
 def test_cost_equals_its_definition() -> None:
     logits, codes, boxes, labels = make(1, 6, [4])
-    cost = match_cost(logits[0, 0], codes[0, 0], boxes, labels, LOSS)
+    cost = match_cost(logits[0, 0], codes[0, 0], boxes, labels, LOSS, WEIGHTS)
     for q in range(6):
         for n in range(4):
             expected = cost_slowly(logits[0, 0, q], codes[0, 0, q], boxes[n], int(labels[n]))
@@ -51,7 +52,7 @@ def test_cost_equals_its_definition() -> None:
 def test_pairs_have_the_least_total_cost(counts: list[int]) -> None:
     layers, queries = 2, 5
     logits, codes, boxes, labels = make(layers, queries, counts)
-    pairs = assign(logits, codes, boxes, labels, counts, LOSS)
+    pairs = assign(logits, codes, boxes, labels, counts, LOSS, WEIGHTS)
     matched = sum(min(n, queries) for n in counts)
     assert pairs.sample.shape == pairs.query.shape == pairs.box.shape == (layers, matched)
     first = np.cumsum([0, *counts])
@@ -61,7 +62,7 @@ def test_pairs_have_the_least_total_cost(counts: list[int]) -> None:
             query, box = pairs.query[layer, here].tolist(), (pairs.box[layer, here] - first[b]).tolist()
             assert len(set(query)) == len(set(box)) == len(query) == min(count, queries)
             own = slice(first[b], first[b + 1])
-            cost = match_cost(logits[layer, b], codes[layer, b], boxes[own], labels[own], LOSS).numpy()
+            cost = match_cost(logits[layer, b], codes[layer, b], boxes[own], labels[own], LOSS, WEIGHTS).numpy()
             small = cost if count <= queries else cost.T
             options = permutations(range(max(count, queries)), min(count, queries))
             best = min(sum(small[i, n] for n, i in enumerate(option)) for option in options)
@@ -74,7 +75,7 @@ def test_perfect_predictions_are_matched_to_their_boxes() -> None:
     order = torch.tensor([6, 1, 3, 0, 7])
     codes[0, 0, order] = encode(boxes).nan_to_num(0.0)
     logits[0, 0, order, labels] = 5.0
-    pairs = assign(logits, codes, boxes, labels, [5], LOSS)
+    pairs = assign(logits, codes, boxes, labels, [5], LOSS, WEIGHTS)
     assert order[pairs.box[0]].tolist() == pairs.query[0].tolist()
 
 
@@ -83,4 +84,4 @@ def test_numbers_that_are_not_finite_do_not_stop_the_assignment() -> None:
     codes[0, 0, 2] = float("nan")
     logits[0, 0, 4] = float("inf")
     boxes[1, 0] = float("inf")
-    assert assign(logits, codes, boxes, labels, [3], LOSS).query.shape == (1, 3)
+    assert assign(logits, codes, boxes, labels, [3], LOSS, WEIGHTS).query.shape == (1, 3)

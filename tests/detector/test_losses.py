@@ -52,9 +52,9 @@ def test_focal_loss_equals_its_formula_and_survives_extremes() -> None:
 def test_set_losses_equal_a_loop_over_layers_queries_and_classes() -> None:
     counts = [3, 0, 2]
     logits, codes, boxes, labels = make(3, 6, counts)
-    losses = set_losses(logits, codes, boxes, labels, counts, LOSS)
+    losses = set_losses(logits, codes, boxes, labels, counts, LOSS, torch.tensor(WEIGHTS))
     assert set(losses) == {f"{d}loss_{kind}" for d in ("", "d0.", "d1.") for kind in ("cls", "bbox")}
-    pairs = assign(logits, codes, boxes, labels, counts, LOSS)
+    pairs = assign(logits, codes, boxes, labels, counts, LOSS, torch.tensor(WEIGHTS))
     for layer, name in enumerate(["d0.", "d1.", ""]):
         target = torch.zeros(3, 6, 10)
         bbox = 0.0
@@ -92,7 +92,7 @@ def test_denoising_losses_equal_a_loop() -> None:
     noised = noised_queries(boxes, labels, counts, pc_range, Denoising(groups=4), generator)
     assert noised is not None
     logits, codes = torch.randn(2, 2, 12, 10), torch.randn(2, 2, 12, 10)
-    losses = denoising_losses(logits, codes, noised, Loss(dn=0.5))
+    losses = denoising_losses(logits, codes, noised, Loss(dn=0.5), torch.tensor(WEIGHTS))
     near = int(noised.near.sum())
     assert 0 < near < 20
     for layer, name in enumerate(["d0.", ""]):
@@ -112,8 +112,8 @@ def test_denoising_losses_equal_a_loop() -> None:
 
 def test_a_batch_without_boxes_still_teaches_background() -> None:
     logits, codes, boxes, labels = make(2, 4, [0, 0])
-    losses = set_losses(logits, codes, boxes, labels, [0, 0], LOSS)
-    losses |= denoising_losses(logits[:, :, :0], codes[:, :, :0], None, LOSS)
+    losses = set_losses(logits, codes, boxes, labels, [0, 0], LOSS, torch.tensor(WEIGHTS))
+    losses |= denoising_losses(logits[:, :, :0], codes[:, :, :0], None, LOSS, torch.tensor(WEIGHTS))
     assert losses["loss_bbox"] == 0
     assert losses["dn_loss_cls"] == 0
     assert losses["loss_cls"] > 0

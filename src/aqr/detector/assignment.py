@@ -31,7 +31,9 @@ class Assignment:
     box: Tensor
 
 
-def match_cost(logits: Tensor, codes: Tensor, boxes: Tensor, labels: Tensor, loss: Loss) -> Tensor:
+def match_cost(
+    logits: Tensor, codes: Tensor, boxes: Tensor, labels: Tensor, loss: Loss, code_weights: Tensor
+) -> Tensor:
     """Cost of giving each query to each box: focal classification cost and weighted L1 distance, as in CMT.
 
     Velocities do not count, because some are unknown.
@@ -41,7 +43,8 @@ def match_cost(logits: Tensor, codes: Tensor, boxes: Tensor, labels: Tensor, los
         codes: [..., Q, 10].
         boxes: [N, 9].
         labels: [N] int64.
-        loss: weights.
+        loss: weights of the two parts.
+        code_weights: [10] weights of the numbers of a code.
 
     Returns:
         [..., Q, N].
@@ -51,14 +54,20 @@ def match_cost(logits: Tensor, codes: Tensor, boxes: Tensor, labels: Tensor, los
     negative = 0.75 * probability**2 * -(1 - probability + 1e-12).log()
     cls = (positive - negative)[..., labels]
     known = slice(0, CODE_VELOCITY.start)
-    weights = codes.new_tensor(loss.code_weights)[known]
+    weights = code_weights[known]
     bbox = torch.cdist(codes[..., known] * weights, encode(boxes)[..., known] * weights, p=1)
     return loss.cls * cls + loss.bbox * bbox
 
 
 @torch.no_grad()
 def assign(
-    logits: Tensor, codes: Tensor, boxes: Tensor, labels: Tensor, box_counts: list[int], loss: Loss
+    logits: Tensor,
+    codes: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    box_counts: list[int],
+    loss: Loss,
+    code_weights: Tensor,
 ) -> Assignment:
     """Match the queries of every layer and sample to that sample's boxes at the least total cost.
 
@@ -70,14 +79,15 @@ def assign(
         boxes: [N, 9] of all samples behind one another.
         labels: [N] int64.
         box_counts: boxes of each sample.
-        loss: weights.
+        loss: weights of the two parts of the cost.
+        code_weights: [10] weights of the numbers of a code.
 
     Returns:
         Assignment, on the device of logits.
     """
     layers, _, queries, _ = logits.shape
     costs = [
-        match_cost(logits[:, sample].float(), codes[:, sample].float(), box, label, loss)
+        match_cost(logits[:, sample].float(), codes[:, sample].float(), box, label, loss, code_weights)
         for sample, (box, label) in enumerate(
             zip(torch.split(boxes, box_counts), torch.split(labels, box_counts), strict=True)
         )

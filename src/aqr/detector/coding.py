@@ -86,7 +86,7 @@ def decode(logits: Tensor, codes: Tensor, pc_range: Tensor, max_detections: int)
     query = pair // classes
     boxes = decode_boxes(codes.float().gather(1, query[..., None].expand(-1, -1, CODE_DIM)))
     center = boxes[..., geometry.CENTER]
-    margin = center.new_tensor(CENTER_MARGIN)
+    margin = torch.tensor(CENTER_MARGIN, device=center.device)
     keep = (center >= pc_range[:3] - margin) & (center <= pc_range[3:] + margin)
     keep = keep.all(-1) & boxes.isfinite().all(-1)
     packed = torch.cat([boxes.double(), torch.stack([best, pair % classes, query, keep], -1).double()], -1).cpu()

@@ -83,6 +83,7 @@ class Detector(nn.Module):
     """
 
     pc_range: Tensor
+    code_weights: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -90,6 +91,7 @@ class Detector(nn.Module):
         dim, pc_range = settings.hidden_dim, settings.pc_range
         self.settings = settings
         self.register_buffer("pc_range", torch.tensor(pc_range), persistent=False)
+        self.register_buffer("code_weights", torch.tensor(settings.loss.code_weights), persistent=False)
         self.lidar_encoder = LidarEncoder(settings.lidar, dim, pc_range) if config.sensors.lidar else None
         self.image_encoder = ImageEncoder(settings.image, dim) if config.sensors.cameras else None
         self.reference_points = nn.Parameter(initial_points(settings.reference_init, settings.num_query, pc_range))
@@ -196,9 +198,11 @@ class Detector(nn.Module):
         loss = self.settings.loss
         with torch.autocast(batch.device.type, enabled=False):
             truth = batch.boxes, batch.labels, batch.box_counts
-            losses = set_losses(output.queries.logits, output.queries.codes, *truth, loss)
+            losses = set_losses(output.queries.logits, output.queries.codes, *truth, loss, self.code_weights)
             if self.settings.denoising.groups:
-                losses |= denoising_losses(output.denoising.logits, output.denoising.codes, output.noised, loss)
+                losses |= denoising_losses(
+                    output.denoising.logits, output.denoising.codes, output.noised, loss, self.code_weights
+                )
             if output.bev_heatmap is not None:
                 rows, columns = output.bev_heatmap.shape[-2:]
                 targets = bev_targets(*truth, self.pc_range, (rows, columns))

@@ -50,7 +50,13 @@ def code_loss(codes: Tensor, boxes: Tensor, code_weights: Tensor) -> Tensor:
 
 
 def set_losses(
-    logits: Tensor, codes: Tensor, boxes: Tensor, labels: Tensor, box_counts: list[int], loss: Loss
+    logits: Tensor,
+    codes: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    box_counts: list[int],
+    loss: Loss,
+    code_weights: Tensor,
 ) -> dict[str, Tensor]:
     """Losses of the real queries, each layer matched to the objects anew.
 
@@ -62,23 +68,26 @@ def set_losses(
         boxes: [N, 9] of all samples behind one another.
         labels: [N] int64.
         box_counts: boxes of each sample.
-        loss: weights.
+        loss: weights of the two losses.
+        code_weights: [10] weights of the numbers of a code.
 
     Returns:
         loss_cls and loss_bbox of the last layer, d0.loss_cls … of the others; weighted scalars.
     """
-    pairs = assign(logits, codes, boxes, labels, box_counts, loss)
+    pairs = assign(logits, codes, boxes, labels, box_counts, loss, code_weights)
     layer = torch.arange(len(logits), device=logits.device)[:, None]
     targets = torch.zeros_like(logits)
     targets[layer, pairs.sample, pairs.query, labels[pairs.box]] = 1.0
-    positives = mean_over_ranks(torch.tensor(float(pairs.query.shape[1]), device=logits.device))
+    positives = mean_over_ranks(torch.full((), float(pairs.query.shape[1]), device=logits.device))
     cls = focal_loss(logits, targets).flatten(1).sum(1) / positives
-    weights = codes.new_tensor(loss.code_weights)
-    bbox = code_loss(codes[layer, pairs.sample, pairs.query], boxes[pairs.box], weights).flatten(1).sum(1) / positives
+    distance = code_loss(codes[layer, pairs.sample, pairs.query], boxes[pairs.box], code_weights)
+    bbox = distance.flatten(1).sum(1) / positives
     return _named("", loss.cls * cls, loss.bbox * bbox)
 
 
-def denoising_losses(logits: Tensor, codes: Tensor, noised: NoisedQueries | None, loss: Loss) -> dict[str, Tensor]:
+def denoising_losses(
+    logits: Tensor, codes: Tensor, noised: NoisedQueries | None, loss: Loss, code_weights: Tensor
+) -> dict[str, Tensor]:
     """Losses of the denoising queries, each against the box that it came from.
 
     Every copy is to find its box; only near copies are to claim its class, the others are background.
@@ -87,7 +96,8 @@ def denoising_losses(logits: Tensor, codes: Tensor, noised: NoisedQueries | None
         logits: [L, B, G · N, 10]; G · N may be 0.
         codes: [L, B, G · N, 10].
         noised: what they came from; None where there is no box: the losses are 0.
-        loss: weights.
+        loss: weights of the losses.
+        code_weights: [10] weights of the numbers of a code.
 
     Returns:
         dn_loss_cls and dn_loss_bbox of the last layer, d0.dn_loss_cls … of the others; weighted scalars.
@@ -100,7 +110,7 @@ def denoising_losses(logits: Tensor, codes: Tensor, noised: NoisedQueries | None
     targets = F.one_hot(noised.labels, logits.shape[-1]) * noised.near[..., None]
     focal = focal_loss(logits, targets.to(logits.dtype).expand_as(logits))
     cls = torch.where(noised.present[..., None], focal, 0.0).flatten(1).sum(1) / counts[0]
-    distance = code_loss(codes, noised.boxes, codes.new_tensor(loss.code_weights))
+    distance = code_loss(codes, noised.boxes, code_weights)
     bbox = torch.where(noised.present[..., None], distance, 0.0).flatten(1).sum(1) / counts[1]
     return _named("dn_", loss.dn * loss.cls * cls, loss.dn * loss.bbox * bbox)
 
