@@ -46,7 +46,7 @@ def document(
     translate: Translator,
 ) -> dict[str, Any]:
     """The report as JSON-ready values; NaN and infinity become null."""
-    return clean(
+    out: dict[str, Any] = clean(
         {
             "language": translate.language,
             "verdict": [translate.show(sentence) for sentence in verdict],
@@ -58,6 +58,7 @@ def document(
             "whatif": [_grid(one, translate) for one in grids],
         }
     )
+    return out
 
 
 def clean(value: Any) -> Any:

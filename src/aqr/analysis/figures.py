@@ -13,7 +13,7 @@ from aqr.analysis.language import Message, Translator, text
 
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6B6B6B")
 """Okabe and Ito's palette, distinguishable with colour-blindness."""
-GREY: Final = "#6B6B6B"
+_PANELS: Final = 6
 BAND: Final = "rgba(0, 158, 115, 0.16)"
 
 _CLASSES_BY_SIZE: Final = (
@@ -101,27 +101,47 @@ def _losses(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator
 
 
 def _parts(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator) -> Figure | None:
-    names = list(
-        dict.fromkeys(name for run in runs for name in run["training"]["series"] if "loss" in name and name != "loss")
+    """Small multiples: one panel per part, one colour per run."""
+    found = dict.fromkeys(
+        name for run in runs for name in run["training"]["series"] if "loss" in name and name != "loss"
     )
-    if not names:
+    main = [name for name in found if "." not in name][:_PANELS] or found[:_PANELS]
+    if not main:
         return None
-    main = [name for name in names if "." not in name] or names[:4]
-    dashes = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-    traces = []
-    for run in runs:
-        for number, name in enumerate(main[:6]):
+    traces: list[dict[str, Any]] = []
+    rows = math.ceil(len(main) / 2)
+    layout: dict[str, Any] = {
+        "grid": {"rows": rows, "columns": min(2, len(main)), "pattern": "independent", "xgap": 0.16, "ygap": 0.34},
+        "annotations": [],
+        "height": 110 + 170 * rows,
+    }
+    for number, name in enumerate(main):
+        suffix = "" if number == 0 else str(number + 1)
+        layout[f"xaxis{suffix}"] = {"nticks": 4, "zeroline": False}
+        layout[f"yaxis{suffix}"] = {"nticks": 4, "zeroline": False, "automargin": True}
+        layout["annotations"].append(
+            {
+                "text": name,
+                "xref": f"x{suffix} domain",
+                "yref": f"y{suffix} domain",
+                "x": 0,
+                "y": 1,
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "showarrow": False,
+                "font": {"size": 12},
+            }
+        )
+        for run in runs:
             if _series(run, name):
-                label = f"{name} · {run['name']}"
-                line = {"color": colours[run["name"]], "width": 1.6, "dash": dashes[number]}
-                traces.append(_line(run, name, colours[run["name"]], label) | {"line": line})
+                once = {"legendgroup": run["name"], "showlegend": not any(one["name"] == run["name"] for one in traces)}
+                axes = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
+                traces.append(_line(run, name, colours[run["name"]], run["name"], **once, **axes))
     return Figure(
         "loss-parts",
         text("Parts of the loss"),
-        text(
-            "Losses of the last decoder layer and of the denoising queries; the colour is the run, the dash the part."
-        ),
-        {"data": traces, "layout": _layout(t, "iteration", "loss")},
+        text("Losses of the last decoder layer and of the denoising queries, by iteration."),
+        {"data": traces, "layout": layout},
     )
 
 
@@ -149,6 +169,9 @@ def _classes(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translato
                     "hovertemplate": "%{y}: %{x:+.2f}<extra></extra>",
                 }
             )
+        points = [point for trace in traces for point in trace["x"]]
+        reach = max(map(abs, points)) or 1.0
+        span = [min(min(points), 0) - 0.18 * reach, max(max(points), 0) + 0.18 * reach]
         return Figure(
             "classes",
             text("AP by class against the baseline"),
@@ -160,7 +183,7 @@ def _classes(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translato
                     "AP, points",
                     "",
                     yaxis={"autorange": "reversed"},
-                    xaxis={"zeroline": True},
+                    xaxis={"zeroline": True, "range": span},
                     barmode="group",
                     height=90 + 34 * max(len(trace["y"]) * len(traces) ** 0.5 for trace in traces),
                 ),
@@ -353,13 +376,8 @@ def _whatif(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator
     residuals = sorted({cell["residual_weight"] for cell in cells})
     at = {(cell["max_weight_clamp"], cell["residual_weight"]): cell for cell in cells}
     z = [[100 * at[clamp, residual]["camera_expected"] for residual in residuals] for clamp in clamps]
-    hover = [
-        [
-            f"{100 * at[c, r]['camera'][0]:.1f}–{100 * at[c, r]['camera'][1]:.1f} %<br>{t('largest factor')} {at[c, r]['theoretical_max']:.2f}"
-            for r in residuals
-        ]
-        for c in clamps
-    ]
+    factor = t("largest factor")
+    hover = [[_forecast(at[clamp, residual], factor) for residual in residuals] for clamp in clamps]
     low, high = (100 * edge for edge in CAMERA_CHANGE)
     traces: list[dict[str, Any]] = [
         {
@@ -376,27 +394,7 @@ def _whatif(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator
             "colorbar": {"title": {"text": "%"}, "thickness": 12, "len": 0.9},
         }
     ]
-    for level in (low, high):
-        traces.append(
-            {
-                "type": "contour",
-                "x": residuals,
-                "y": clamps,
-                "z": z,
-                "showscale": False,
-                "hoverinfo": "skip",
-                "contours": {
-                    "start": level,
-                    "end": level,
-                    "size": 1,
-                    "coloring": "none",
-                    "showlabels": True,
-                    "labelfont": {"size": 12, "color": "#00664b"},
-                },
-                "line": {"color": "#009E73", "width": 2.5},
-                "showlegend": False,
-            }
-        )
+    traces += [_contour(residuals, clamps, z, level) for level in (low, high)]
     settings = [
         (run["name"], run["config"]["max_weight_clamp"], run["config"]["residual_weight"], "#D55E00", "circle")
         for run in runs
@@ -428,10 +426,37 @@ def _whatif(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator
         "whatif",
         text("What if: image modulation by clamp and residual"),
         text(
-            "Expected change of image features, per cent; between the green lines lies the wanted band. Circles are runs, diamonds recommended settings."
+            "Expected change of image features, per cent; between the green lines lies the wanted band. Circles are "
+            "runs, diamonds recommended settings."
         ),
         {"data": traces, "layout": _layout(t, "residual_weight", "max_weight_clamp", height=460)},
     )
+
+
+def _forecast(cell: Mapping[str, Any], factor: str) -> str:
+    low, high = (100 * edge for edge in cell["camera"])
+    return f"{low:.1f}–{high:.1f} %<br>{factor} {cell['theoretical_max']:.2f}"
+
+
+def _contour(x: Sequence[float], y: Sequence[float], z: Sequence[Sequence[float]], level: float) -> dict[str, Any]:
+    return {
+        "type": "contour",
+        "x": x,
+        "y": y,
+        "z": z,
+        "showscale": False,
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "contours": {
+            "start": level,
+            "end": level,
+            "size": 1,
+            "coloring": "none",
+            "showlabels": True,
+            "labelfont": {"size": 12, "color": "#00664b"},
+        },
+        "line": {"color": "#009E73", "width": 2.5},
+    }
 
 
 def _timings(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator) -> Figure | None:

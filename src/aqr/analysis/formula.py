@@ -9,10 +9,12 @@ and with a gate a in (−1, 1) by 1 + a·(m − 1), at most the greater of that 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal, cast
 
 import numpy as np
 
+from aqr.analysis.language import text
 from aqr.analysis.run import MAPS, Run, Setting, Snapshot
 
 Form = Literal["convex", "additive"]
@@ -100,5 +102,17 @@ def with_measured_settings(run: Run) -> Run:
     """The run with settings that its config does not state filled in from its figures, then from its name."""
     stated = {name: one for name, one in run.settings.items() if one.origin == "config"}
     named = {name: one for name, one in run.settings.items() if one.origin == "file name"}
-    settings: Mapping[str, Setting] = {**named, **measured_settings(run), **stated}
-    return Run(**{**run.__dict__, "settings": settings})
+    measured = measured_settings(run)
+    settings: Mapping[str, Setting] = {**named, **measured, **stated}
+    notes = [
+        text(
+            "The name says {setting} = {named}, the {origin} {value}; the latter counts.",
+            setting=name,
+            named=str(one.value),
+            origin=text("config says") if settings[name].origin == "config" else text("figures show"),
+            value=str(settings[name].value),
+        )
+        for name, one in named.items()
+        if settings[name].value != one.value
+    ]
+    return replace(run, settings=settings, notes=(*run.notes, *notes))

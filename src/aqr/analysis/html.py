@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from aqr.analysis.figures import Figure, figures
 from aqr.analysis.language import Translator
-from aqr.analysis.tables import Table, recommendation_table, result_tables, run_table, whatif_table
+from aqr.analysis.tables import Table, class_tables, overall_table, recommendation_table, run_table, whatif_table
 from aqr.errors import InputError
 
 _HERE: Final = Path(__file__).parent
@@ -26,19 +26,21 @@ def html_report(data: Mapping[str, Any], pictures: Sequence[Path], t: Translator
     Args:
         data: what report.json holds.
         pictures: PNG files, embedded.
+        t: shows texts in the report's language.
 
     Raises:
         InputError: where a picture cannot be read or is no PNG.
     """
     parts = [
         _verdict(data, t),
-        *(_table(table) for table in result_tables(data, t)),
-        _findings(data, t),
-        _table(recommendation_table(data, t)),
+        _table(overall_table(data, t), t),
         _charts(list(figures(data, t)), t),
-        _table(whatif_table(data, t)),
+        _table(recommendation_table(data, t), t),
+        _findings(data, t),
         _gallery(pictures, t),
-        _table(run_table(data, t)),
+        *(_table(table, t) for table in class_tables(data, t)),
+        _table(run_table(data, t), t),
+        _table(whatif_table(data, t), t),
         _notes(data, t),
     ]
     names = ", ".join(run["name"] for run in data["runs"])
@@ -74,29 +76,36 @@ def _plotly() -> str:
 
 def _verdict(data: Mapping[str, Any], t: Translator) -> str:
     sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in data["verdict"])
-    names = " · ".join(escape(run["name"]) for run in data["runs"])
-    return f'<header><h1>{escape(t("What AQR did"))}</h1><p class="runs">{names}</p><div class="verdict">{sentences}</div></header>'
+    names = " · ".join(_breakable(run["name"]) for run in data["runs"])
+    title = escape(t("What AQR did"))
+    return f'<header><h1>{title}</h1><p class="runs">{names}</p><div class="verdict">{sentences}</div></header>'
 
 
-def _table(table: Table | None) -> str:
+def _table(table: Table | None, t: Translator) -> str:
     if table is None or not table.rows:
         return ""
-    head = "".join(f"<th{_number(place)}>{escape(cell)}</th>" for place, cell in enumerate(table.head))
+    numeric = ' class="number"' if table.numeric else ""
+    head = f"<th>{_breakable(table.head[0])}</th>" + "".join(
+        f"<th{numeric}>{_breakable(cell)}</th>" for cell in table.head[1:]
+    )
     body = "".join(
-        "<tr>"
-        + "".join(
-            f"<t{'h scope=row' if place == 0 else 'd'}{_number(place) if table.numeric else ''}>{escape(cell)}</t{'h' if place == 0 else 'd'}>"
-            for place, cell in enumerate(row)
-        )
+        f'<tr><th scope="row">{_breakable(row[0])}</th>'
+        + "".join(f"<td{numeric}>{escape(cell)}</td>" for cell in row[1:])
         + "</tr>"
         for row in table.rows
     )
-    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    return f'<section id="{table.name}"><h2>{escape(table.title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}</section>'
+    grid = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    if table.note:
+        grid += f'<p class="note">{escape(table.note)}</p>'
+    title = f"<h2>{escape(table.title)}</h2>"
+    if table.folded:
+        return f'<section id="{table.name}"><details><summary>{title}</summary>{grid}</details></section>'
+    return f'<section id="{table.name}">{title}{grid}</section>'
 
 
-def _number(place: int) -> str:
-    return ' class="number"' if place else ""
+def _breakable(name: str) -> str:
+    """A name that may break after underscores and full stops."""
+    return escape(name).replace("_", "_<wbr>").replace(".", ".<wbr>")
 
 
 def _findings(data: Mapping[str, Any], t: Translator) -> str:
@@ -106,15 +115,15 @@ def _findings(data: Mapping[str, Any], t: Translator) -> str:
     words = {"critical": t("critical"), "warning": t("warning"), "info": t("note")}
     items = []
     for one in data["findings"]:
-        where = f' <span class="run">{escape(one["run"])}</span>' if several and one["run"] else ""
+        where = f' <span class="run">{_breakable(one["run"])}</span>' if several and one["run"] else ""
+        severity = f'<span class="severity">{escape(words[one["severity"]])}</span>'
         items.append(
-            f'<li class="{one["severity"]}" id="{escape(one["id"])}"><h3><span class="severity">{escape(words[one["severity"]])}</span> '
-            f"{escape(one['title'])}{where}</h3><p>{escape(one['detail'])}</p>"
+            f'<li class="{one["severity"]}"><h3>{severity} {escape(one["title"])}{where}</h3>'
+            f"<p>{escape(one['detail'])}</p>"
             f'<p class="source"><code>{escape(one["id"])}</code> · {escape(one["source"])}</p></li>'
         )
-    return (
-        f'<section id="findings"><h2>{escape(t("Findings"))}</h2><ol class="findings">{"".join(items)}</ol></section>'
-    )
+    title = escape(t("Findings"))
+    return f'<section id="findings"><h2>{title}</h2><ol class="findings">{"".join(items)}</ol></section>'
 
 
 def _charts(charts: Sequence[Figure], t: Translator) -> str:
@@ -126,7 +135,8 @@ def _charts(charts: Sequence[Figure], t: Translator) -> str:
         title = escape(t.show(chart.title))
         shown.append(
             f'<figure id="{chart.name}"><h3>{title}</h3><div class="chart" role="img" aria-label="{title}"></div>'
-            f'<script type="application/json">{plot}</script><figcaption>{escape(t.show(chart.caption))}</figcaption></figure>'
+            f'<script type="application/json">{plot}</script>'
+            f"<figcaption>{escape(t.show(chart.caption))}</figcaption></figure>"
         )
     return f'<section id="charts"><h2>{escape(t("Curves"))}</h2><div class="charts">{"".join(shown)}</div></section>'
 
@@ -142,7 +152,8 @@ def _gallery(pictures: Sequence[Path], t: Translator) -> str:
             raise InputError(f"{path}: is no PNG picture; convert it or leave it out")
         name = escape(path.stem.replace("_", " "))
         shown.append(
-            f'<figure><img alt="{name}" src="data:image/png;base64,{base64.b64encode(content).decode()}"><figcaption>{name}</figcaption></figure>'
+            f'<figure><img alt="{name}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+            f"<figcaption>{name}</figcaption></figure>"
         )
     if not shown:
         return ""

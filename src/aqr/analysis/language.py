@@ -9,6 +9,7 @@ from __future__ import annotations
 import gettext
 import io
 import re
+import string
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,15 +35,33 @@ class Message:
     """
 
     template: str
-    values: Mapping[str, Value | Message] = field(default_factory=dict)
+    values: Mapping[str, Value | Message | Listing] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return Translator("en").show(self)
 
 
-def text(template: str, **values: Value | Message) -> Message:
+@dataclass(frozen=True)
+class Listing:
+    """Messages in a row."""
+
+    items: tuple[Message, ...]
+
+
+def text(template: str, **values: Value | Message | Listing) -> Message:
     """A message; the template is what the catalogues translate."""
     return Message(template, values)
+
+
+class _Formatter(string.Formatter):
+    """Writes negative numbers with a minus sign instead of a hyphen."""
+
+    def format_field(self, value: object, format_spec: str) -> str:
+        shown = str(super().format_field(value, format_spec))
+        return f"−{shown[1:]}" if isinstance(value, int | float) and shown.startswith("-") else shown
+
+
+_FORMATTER: Final = _Formatter()
 
 
 class Translator:
@@ -55,10 +74,15 @@ class Translator:
         self._catalogue = _catalogue(LANGUAGES[language])
 
     def show(self, message: Message) -> str:
-        shown = {
-            name: self.show(value) if isinstance(value, Message) else value for name, value in message.values.items()
-        }
-        return self._catalogue.gettext(message.template).format(**shown)
+        shown = {name: self._shown(value) for name, value in message.values.items()}
+        return _FORMATTER.vformat(self._catalogue.gettext(message.template), (), shown)
+
+    def _shown(self, value: Value | Message | Listing) -> Value:
+        if isinstance(value, Message):
+            return self.show(value)
+        if isinstance(value, Listing):
+            return self("; ").join(self.show(item) for item in value.items)
+        return value
 
     def __call__(self, template: str) -> str:
         return self._catalogue.gettext(template)

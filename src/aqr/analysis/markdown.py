@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from aqr.analysis.language import Translator
-from aqr.analysis.tables import Table, recommendation_table, result_tables, run_table, whatif_table
+from aqr.analysis.tables import Table, class_tables, overall_table, recommendation_table, run_table, whatif_table
 
 
 def markdown_report(data: Mapping[str, Any], t: Translator) -> str:
     """The text of report.md."""
     parts = [f"# {t('What AQR did')}", *data["verdict"]]
-    for table in result_tables(data, t):
-        parts.append(_table(table))
+    overall = overall_table(data, t)
+    parts += [_table(table) for table in (overall, *class_tables(data, t)) if table is not None]
     if data["findings"]:
         words = {"critical": t("critical"), "warning": t("warning"), "info": t("note")}
         several = len(data["runs"]) > 1
@@ -24,9 +24,8 @@ def markdown_report(data: Mapping[str, Any], t: Translator) -> str:
             for one in data["findings"]
         ]
         parts += [f"## {t('Findings')}", "\n".join(lines)]
-    for table in (recommendation_table(data, t), whatif_table(data, t), run_table(data, t)):
-        if table is not None:
-            parts.append(_table(table))
+    others = (recommendation_table(data, t), whatif_table(data, t), run_table(data, t))
+    parts += [_table(table) for table in others if table is not None]
     notes = [f"- {_plain(run['name'])}: {_plain(note)}" for run in data["runs"] for note in run["notes"]]
     if notes:
         parts += [f"## {t('What the sources lack')}", "\n".join(notes)]

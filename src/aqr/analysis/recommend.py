@@ -96,11 +96,9 @@ def _reason(now: float, camera: Forecast, additive: Forecast | None) -> Message:
     else:
         place = text("at the edge of the band of 25–30 %")
     return text(
-        "Image features change by {now:.1f} % now; {expected:.1f} % is to be expected ({low:.1f}–{high:.1f} %), {place}{other}.",
+        "Image features change by {now:.1f} % now; {expected:.1f} % is to be expected, {place}{other}.",
         now=100 * now,
         expected=100 * camera.expected,
-        low=100 * camera.low,
-        high=100 * camera.high,
         place=place,
         other=text(
             " (with residual + W, as this log's code computes: between {low:.1f} and {high:.1f} %)",
@@ -131,10 +129,10 @@ def _off(run: Run, comparison: Comparison) -> Recommendation:
         Forecast(0.0, 0.0, 0.0),
         None,
         text(
-            "Do not use AQR here until a setting gains: the same training without it scores {gain:.2f} points of mAP more"
-            "{cost} (one run each).",
+            "Do not use AQR here until a setting gains: the same training without it scores {gain:.2f} points of mAP "
+            "more{cost} (one run each).",
             gain=-100 * comparison.metrics["mAP"],
-            cost=text(" and takes {share:.0%} of the time per step", share=1 / ratio) if ratio else "",
+            cost=text(" and takes {share:.0f} % of the time per step", share=100 / ratio) if ratio else "",
         ),
         run.name,
     )

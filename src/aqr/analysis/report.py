@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -156,7 +156,7 @@ def _distinct(runs: Sequence[Run]) -> list[Run]:
         name, number = run.name, 2
         while any(name == other.name for other in out):
             name, number = f"{run.name} ({number})", number + 1
-        out.append(run if name == run.name else Run(**{**run.__dict__, "name": name}))
+        out.append(replace(run, name=name))
     return out
 
 

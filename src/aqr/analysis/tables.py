@@ -20,29 +20,32 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
     numeric: bool = True
+    folded: bool = False
 
 
 def number(value: float | None, digits: int = 4, sign: bool = False) -> str:
     """A figure, or a dash where it is not known."""
     if value is None:
         return NOTHING
-    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    shown = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    return shown.replace("-", "−")
 
 
-def result_tables(data: Mapping[str, Any], t: Translator) -> list[Table]:
-    """Overall metrics with differences, then AP and errors by class."""
-    return [
-        table for table in (_overall(data, t), _ap_by_class(data, t), _errors_by_class(data, t)) if table is not None
+def class_tables(data: Mapping[str, Any], t: Translator) -> list[Table]:
+    """AP and errors by class."""
+    return [table for table in (_ap_by_class(data, t), _errors_by_class(data, t)) if table is not None]
+
+
+def overall_table(data: Mapping[str, Any], t: Translator) -> Table | None:
+    """Overall metrics of every row and run, and their differences."""
+    rows: list[tuple[str, ...]] = [
+        (t(extra["name"]), *(number(extra.get(name)) for name in METRICS)) for extra in data["extra_rows"]
     ]
-
-
-def _overall(data: Mapping[str, Any], t: Translator) -> Table | None:
-    rows: list[tuple[str, ...]] = []
-    for extra in data["extra_rows"]:
-        rows.append((t(extra["name"]), *(number(extra.get(name)) for name in METRICS)))
-    for run in data["runs"]:
-        if run["evaluation"] is not None:
-            rows.append((run["name"], *(number(run["evaluation"][name]) for name in METRICS)))
+    rows += [
+        (run["name"], *(number(run["evaluation"][name]) for name in METRICS))
+        for run in data["runs"]
+        if run["evaluation"] is not None
+    ]
     for one in data["comparisons"]:
         if one["metrics_delta"]:
             label = t.show(text("{run} − {baseline}", run=one["run"], baseline=one["baseline"]))
@@ -95,7 +98,7 @@ def _errors_by_class(data: Mapping[str, Any], t: Translator) -> Table | None:
     if not rows:
         return None
     note = t("A dash: nuScenes does not define the error for the class, or the log does not say.")
-    return Table("errors", t("Errors by class"), (t("class"), *CLASS_METRICS[1:]), tuple(rows), note)
+    return Table("errors", t("Errors by class"), (t("class"), *CLASS_METRICS[1:]), tuple(rows), note, folded=True)
 
 
 def run_table(data: Mapping[str, Any], t: Translator) -> Table | None:
@@ -144,10 +147,10 @@ def recommendation_table(data: Mapping[str, Any], t: Translator) -> Table | None
         rows.append(
             (
                 t("without AQR") if one["name"] == "off" else t(one["name"]),
-                NOTHING if one["max_weight_clamp"] is None else f"{one['max_weight_clamp']:g}",
-                NOTHING if one["residual_weight"] is None else f"{one['residual_weight']:g}",
+                NOTHING if one["max_weight_clamp"] is None else str(one["max_weight_clamp"]),
+                NOTHING if one["residual_weight"] is None else str(one["residual_weight"]),
                 number(one["theoretical_max"], 3),
-                NOTHING if camera is None else f"{100 * camera[0]:.1f}–{100 * camera[1]:.1f}",
+                NOTHING if camera is None or one["name"] == "off" else f"{100 * camera[0]:.1f}–{100 * camera[1]:.1f}",
                 one["reason"],
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from aqr.analysis.comparison import Comparison
 from aqr.analysis.findings import Finding
@@ -10,7 +11,22 @@ from aqr.analysis.language import Message, text
 from aqr.analysis.recommend import OFF, Recommendation
 from aqr.analysis.run import Run
 
-_MECHANISM = ("modulation.", "queries.", "router.", "maps.", "training.")
+_CLAUSES: Final[tuple[tuple[str, Message], ...]] = (
+    ("training.loss-nonfinite", text("the loss is not finite")),
+    ("training.diverged", text("the training diverged")),
+    ("router.no-gradient", text("the router gets no gradient")),
+    ("maps.clamp-not-applied", text("the clamp is not applied")),
+    ("maps.invisible-queries-pile-up", text("invisible queries pile up in the image map")),
+    ("queries.denoising-in-maps", text("denoising queries are drawn into the weight maps")),
+    ("modulation.formula-differs", text("features are scaled up further than the formula allows")),
+    ("router.not-learning", text("nothing shows that the router learns")),
+    ("training.start-shock", text("the training starts with a shock")),
+    ("modulation.camera-above-band", text("image features are changed more than is wanted")),
+    ("maps.background-damped", text("everything away from the queries is scaled down")),
+    ("training.overfitting", text("the scores fall while the loss goes on falling")),
+    ("training.broke-off", text("the training broke off")),
+)
+"""What the second sentence may say, the gravest first."""
 
 
 def verdict(
@@ -31,11 +47,13 @@ def _score(run: Run, comparison: Comparison | None, findings: Sequence[Finding])
     if comparison is None or "mAP" not in comparison.metrics:
         if any(finding.id == "baseline.not-like-for-like" for finding in findings):
             return text(
-                "mAP is {score:.4f}; the reference is not a like-for-like baseline, so what AQR did to the score is not known.",
+                "mAP is {score:.4f}; the reference is not a like-for-like baseline, so what AQR did to the score is "
+                "not known.",
                 score=score,
             )
         return text(
-            "mAP is {score:.4f}; without a baseline that was trained the same way, what AQR did to the score is not known.",
+            "mAP is {score:.4f}; without a baseline that was trained the same way, what AQR did to the score is not "
+            "known.",
             score=score,
         )
     change = comparison.metrics["mAP"]
@@ -43,12 +61,12 @@ def _score(run: Run, comparison: Comparison | None, findings: Sequence[Finding])
     nds = comparison.metrics.get("NDS")
     alike = comparison.like_for_like is not False
     template = (
-        "With AQR mAP is {score:.4f}, without it {other:.4f}: {change:+.2f} points{nds}{cost}{alike}; one run each, so no "
-        "spread is known."
+        "With AQR mAP is {score:.4f}, without it {other:.4f}: {change:+.2f} points{nds}{cost}{alike}; one run each, so "
+        "no spread is known."
     )
     plain = (
-        "mAP is {score:.4f}, in the baseline {other:.4f}: {change:+.2f} points{nds}{cost}{alike}; one run each, so no spread "
-        "is known."
+        "mAP is {score:.4f}, in the baseline {other:.4f}: {change:+.2f} points{nds}{cost}{alike}; one run each, so no "
+        "spread is known."
     )
     return text(
         template if run.uses_aqr else plain,
@@ -66,18 +84,16 @@ def _mechanism(run: Run, findings: Sequence[Finding]) -> Message:
         return text("The run does not use AQR.")
     if not run.snapshots:
         return text("It holds no AQR statistics, so nothing is known of what AQR did to the features.")
-    heavy = [one for one in findings if one.severity != "info" and one.id.startswith(_MECHANISM)][:3]
-    if not heavy:
+    told = {finding.id: finding for finding in findings if finding.severity != "info"}
+    clauses = [clause for name, clause in _CLAUSES if name in told][:3]
+    if not clauses:
         return text("Nothing in the AQR statistics is out of order.")
-    if len(heavy) == 1:
-        return text("What stands out: {first}.", first=heavy[0].title)
-    if len(heavy) == 2:
-        return text("What stands out: {first}; {second}.", first=heavy[0].title, second=heavy[1].title)
+    if len(clauses) == 1:
+        return text("What stands out: {first}.", first=clauses[0])
+    if len(clauses) == 2:
+        return text("What stands out: {first}, and {second}.", first=clauses[0], second=clauses[1])
     return text(
-        "What stands out: {first}; {second}; {third}.",
-        first=heavy[0].title,
-        second=heavy[1].title,
-        third=heavy[2].title,
+        "What stands out: {first}, {second}, and {third}.", first=clauses[0], second=clauses[1], third=clauses[2]
     )
 
 
@@ -87,11 +103,11 @@ def _next(run: Run, comparison: Comparison | None, recommendations: Sequence[Rec
     if settings:
         first = settings[0]
         return text(
-            "Next, try {name} (clamp {clamp:g}, residual {residual:g}), with which image features should change by "
+            "Next, try {name} (clamp {clamp}, residual {residual}), with which image features should change by "
             "{low:.1f}–{high:.1f} %{off}.",
             name=first.name,
-            clamp=first.max_weight_clamp or 0.0,
-            residual=first.residual_weight or 0.0,
+            clamp=str(first.max_weight_clamp),
+            residual=str(first.residual_weight),
             low=100 * first.camera.low if first.camera else 0.0,
             high=100 * first.camera.high if first.camera else 0.0,
             off=text("; until a setting gains, train without AQR") if off else "",

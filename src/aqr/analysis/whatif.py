@@ -1,17 +1,17 @@
 """What another clamp or residual would do to the features.
 
-**From statistics** (closed form). relative_change is the mean of |m − 1| over features that are not zero, m the factor of
-`aqr.analysis.formula`. On most cells of a `sigmoid` map W is near 0, where |m − 1| = 1 − r in either form, so
+**From statistics** (closed form). relative_change is the mean of |m − 1| over features that are not zero, m the factor
+of `aqr.analysis.formula`. On most cells of a `sigmoid` map W is near 0, where |m − 1| = 1 − r in either form, so
 
     expected   R' = R · (1 − r') / (1 − r)
 
-The interval adds what is not known: the mean of R over ranks (Student's t), and the cells that another clamp moves, whose
-share is bounded by the map's mean, standard deviation and maximum (two-point bound). It is cut to what these moments
-allow at all, |1 − mean W| ≤ E|W − 1| ≤ sqrt(var W + (1 − mean W)²) (Jensen, Cauchy-Schwarz), for image features, of
-which next to none is zero. For the additive form, E|W − t| with t = 1 − r is convex in t with slope in [−1, 1] and equals
-mean W at 0; these lines bound it. `centered` maps are clamp^G: another clamp is another exponent.
+The interval adds what is not known: the mean of R over ranks (Student's t), and the cells that another clamp moves,
+whose share is bounded by the map's mean, standard deviation and maximum (two-point bound). It is cut to what these
+moments allow at all, |1 − mean W| ≤ E|W − 1| ≤ sqrt(var W + (1 − mean W)²) (Jensen, Cauchy-Schwarz), for image
+features, of which next to none is zero. For the additive form, E|W − t| with t = 1 − r is convex in t with slope in
+[−1, 1] and equals mean W at 0; these lines bound it. `centered` maps are clamp^G: another clamp is another exponent.
 
-**From maps** saved by our own runs: |m − 1| summed cell by cell, exact for every clamp up to the one they were made with.
+**From maps** saved by our own runs: |m − 1| summed cell by cell, exact for every clamp up to theirs.
 """
 
 from __future__ import annotations
@@ -81,12 +81,12 @@ class Anchor:
             if self.clamp > 1:
                 shrink += [(self.clamp**-ratio - 1) / (1 / self.clamp - 1), (self.clamp**ratio - 1) / (self.clamp - 1)]
             return Forecast(max(low, 0.0) * min(shrink), expected * ratio, high * max(shrink))
-        low -= (1 - residual) * self._lost(clamp)
-        high += (1 - residual) * self._gained(clamp)
+        low -= (1 - residual) * self.lost(clamp)
+        high += (1 - residual) * self.gained(clamp)
         if self.sensor == "camera" and self.mean is not None and self.spread is not None:
-            moment = math.hypot(self.spread, 1 - self.mean) + self._gained(clamp)
+            moment = math.hypot(self.spread, 1 - self.mean) + self.gained(clamp)
             high = min(high, (1 - residual) * moment + doubt * scale)
-            low = max(low, (1 - residual) * (abs(1 - self.mean) - self._lost(clamp)) - doubt * scale)
+            low = max(low, (1 - residual) * (abs(1 - self.mean) - self.lost(clamp)) - doubt * scale)
         low = max(low, 0.0)
         high = max(high, low)
         return Forecast(low, min(max(expected, low), high), high)
@@ -106,7 +106,7 @@ class Anchor:
             else:
                 low = max(low, self.change + (t - start) * chord - doubt)
                 high = min(high, self.change + (t - start) + doubt)
-        low, high = max(low - self._lost(clamp), 0.0), high + self._gained(clamp)
+        low, high = max(low - self.lost(clamp), 0.0), high + self.gained(clamp)
         high = max(high, low)
         middle = self.change * t / (1 - self.residual) if self.residual < 1 else (low + high) / 2
         return Forecast(low, min(max(middle, low), high), high)
@@ -117,7 +117,7 @@ class Anchor:
             return 1.0
         return self.spread**2 / (self.spread**2 + (level - self.mean) ** 2)
 
-    def _lost(self, clamp: float) -> float:
+    def lost(self, clamp: float) -> float:
         """Upper bound of what a lower clamp takes from the mean of the map."""
         top = self.top if self.top is not None else self.clamp
         if clamp >= top:
@@ -129,7 +129,7 @@ class Anchor:
             return (reach - (clamp - self.mean)) / 2
         return (top - clamp) * self._share_above(top)
 
-    def _gained(self, clamp: float) -> float:
+    def gained(self, clamp: float) -> float:
         """Upper bound of what a higher clamp adds to the mean of the map: only cells at the old clamp can rise."""
         top = self.top if self.top is not None else self.clamp
         if clamp <= self.clamp or top < self.clamp * (1 - 1e-4):

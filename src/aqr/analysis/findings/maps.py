@@ -9,7 +9,7 @@ import numpy as np
 
 from aqr.analysis.findings import bands
 from aqr.analysis.findings.finding import Check, Context, Finding
-from aqr.analysis.language import Message, text
+from aqr.analysis.language import Listing, Message, text
 from aqr.analysis.run import MAPS
 
 _NAMES: Final[dict[str, Message]] = {"weight_map_bev": text("BEV map"), "weight_map_pers": text("image map")}
@@ -20,57 +20,75 @@ _SHARE: Final = 0.01
 
 
 def clamp(context: Context) -> Iterator[Finding]:
-    """Maps at the clamp, above it, or far above each other."""
+    """Maps above the clamp, or standing at it."""
     run = context.run
     limit = run.number("max_weight_clamp")
     if not run.snapshots or limit is None:
         return
-    for group in MAPS:
-        highs = np.concatenate([one.values(group, "max") for one in run.snapshots])
-        if not len(highs):
-            continue
-        above = int((highs > limit * (1 + _TOLERANCE)).sum())
-        if above:
-            yield Finding(
-                f"maps.clamp-not-applied-{group.removeprefix('weight_map_')}",
-                "critical",
-                text("{map}: the clamp is not applied", map=_NAMES[group]),
-                text(
-                    "The maximum is up to {top:.3f} with max_weight_clamp {limit:g}, above it in {above} of {count} snapshots.",
-                    top=float(highs.max()),
-                    limit=limit,
-                    above=above,
-                    count=len(highs),
-                ),
-                {
-                    "largest": float(highs.max()),
-                    "max_weight_clamp": limit,
-                    "snapshots_above": above,
-                    "snapshots": len(highs),
-                },
-                bands.DEFINITION,
-                run.name,
-            )
-            continue
-        at = int((highs >= limit * (1 - _TOLERANCE)).sum())
-        if not at:
-            continue
-        shares = np.concatenate([one.values(group, "clamped_share") for one in run.snapshots])
-        share = float(shares.max()) if len(shares) else None
+    highs = {group: np.concatenate([one.values(group, "max") for one in run.snapshots]) for group in MAPS}
+    highs = {group: values for group, values in highs.items() if len(values)}
+    above = {group: int((values > limit * (1 + _TOLERANCE)).sum()) for group, values in highs.items()}
+    if any(above.values()):
         yield Finding(
-            f"maps.at-clamp-{group.removeprefix('weight_map_')}",
-            "warning" if at == len(highs) and (share is None or share > _SHARE) else "info",
-            text("{map}: stands at the clamp in {at} of {count} snapshots", map=_NAMES[group], at=at, count=len(highs)),
-            text("At most {share:.2%} of its cells stand there.", share=share)
-            if share is not None
-            else text(
-                "Only the maximum is logged, not how many cells stand there. Invisible queries that are all drawn at one "
-                "cell would look the same: the clamp hides them."
+            "maps.clamp-not-applied",
+            "critical",
+            text("The clamp is not applied"),
+            text(
+                "max_weight_clamp is {limit:g}, but maxima reach {listed}.",
+                limit=limit,
+                listed=Listing(
+                    tuple(
+                        text("{top:.3f} in the {map}", top=float(values.max()), map=_NAMES[group])
+                        for group, values in highs.items()
+                        if above[group]
+                    )
+                ),
             ),
-            {"snapshots_at_clamp": at, "snapshots": len(highs), "max_weight_clamp": limit, "clamped_share_max": share},
-            bands.ARITHMETIC,
+            {
+                "max_weight_clamp": limit,
+                "largest": {group: float(values.max()) for group, values in highs.items()},
+                "snapshots_above": above,
+                "snapshots": {group: len(values) for group, values in highs.items()},
+            },
+            bands.DEFINITION,
             run.name,
         )
+        return
+    at = {group: int((values >= limit * (1 - _TOLERANCE)).sum()) for group, values in highs.items()}
+    if not any(at.values()):
+        return
+    shares = {group: np.concatenate([one.values(group, "clamped_share") for one in run.snapshots]) for group in MAPS}
+    largest = max((float(values.max()) for values in shares.values() if len(values)), default=None)
+    always = any(at[group] == len(values) for group, values in highs.items())
+    yield Finding(
+        "maps.at-clamp",
+        "warning" if always and (largest is None or largest > _SHARE) else "info",
+        text("Weight maps stand at the clamp"),
+        text(
+            "Maximum at {limit:g}: {listed}. {share}",
+            limit=limit,
+            listed=Listing(
+                tuple(
+                    text("{map} in {at} of {count} snapshots", map=_NAMES[group], at=at[group], count=len(values))
+                    for group, values in highs.items()
+                )
+            ),
+            share=text("At most {share:.2f} % of the cells stand there.", share=100 * largest)
+            if largest is not None
+            else text(
+                "How many cells stand there is not logged; invisible queries that are all drawn at one cell would "
+                "look the same, hidden by the clamp."
+            ),
+        ),
+        {
+            "max_weight_clamp": limit,
+            "snapshots_at_clamp": at,
+            "snapshots": {group: len(values) for group, values in highs.items()},
+            "clamped_share_max": largest,
+        },
+        bands.ARITHMETIC,
+        run.name,
+    )
 
 
 def pile_up(context: Context) -> Iterator[Finding]:
@@ -92,8 +110,8 @@ def pile_up(context: Context) -> Iterator[Finding]:
         "critical",
         text("Invisible queries pile up in the image map"),
         text(
-            "The maximum of the image map is {pers:.1f} (median over snapshots), that of the BEV map {bev:.1f}. Queries that "
-            "no camera sees, all drawn at one cell, look like this; they must touch no cell.",
+            "The maximum of the image map is {pers:.1f} (median over snapshots), that of the BEV map {bev:.1f}. "
+            "Queries that no camera sees, all drawn at one cell, look like this; they must touch no cell.",
             pers=float(np.median(pers)),
             bev=float(np.median(bev)),
         ),
@@ -120,15 +138,15 @@ def denoising(context: Context) -> Iterator[Finding]:
         "critical",
         text("Denoising queries are in the weight maps"),
         text(
-            "{low} to {high} weights per sample are counted, {own}. Denoising queries sit on noised ground truth: rendering "
-            "them writes the answer into the features, and at inference they are gone.",
+            "{low} to {high} weights per sample are counted, {own}. Denoising queries sit on noised ground truth: "
+            "rendering them writes the answer into the features, and at inference they are gone.",
             low=counts[0],
             high=counts[-1],
             own=text("but the detector has {stated:.0f} queries", stated=stated)
             if stated is not None
             else text(
-                "a number that varies from sample to sample, while learned queries are fixed: at least {surplus} of them are "
-                "denoising queries",
+                "a number that varies from batch to batch, while learned queries are fixed: at least {surplus} of them "
+                "are denoising queries",
                 surplus=surplus,
             ),
         ),
@@ -156,8 +174,8 @@ def background(context: Context) -> Iterator[Finding]:
         "warning",
         text("Where no query is, features are scaled down"),
         text(
-            "The maps are {bev} (BEV) and {pers} (images) on average, near 0 on most cells, where features are multiplied by "
-            "{residual:g} from the first step on.",
+            "The maps are {bev} (BEV) and {pers} (images) on average, near 0 on most cells, where features are "
+            "multiplied by {residual:g} from the first step on.",
             bev=_shown(means["weight_map_bev"]),
             pers=_shown(means["weight_map_pers"]),
             residual=residual,

@@ -11,6 +11,9 @@ from aqr.analysis.formula import applied_factor, form_of, largest_factor
 from aqr.analysis.language import text
 from aqr.analysis.whatif import anchors_of
 
+_NEAR_ZERO: Final = 0.3
+"""A map below this on average is near 0 on most cells."""
+
 
 def camera_band(context: Context) -> Iterator[Finding]:
     """relative_change of the image features against the wanted band, which holds for `sigmoid` maps without a gate."""
@@ -92,36 +95,72 @@ def residual_sets_it(context: Context) -> Iterator[Finding]:
     """Where the map is near 0 on most cells, the change is 1 − r there whatever the clamp."""
     run = context.run
     camera = anchors_of(run).get("camera")
-    if camera is None or camera.mean is None or camera.spread is None or camera.parameterisation == "centered":
+    if camera is None or camera.mean is None or camera.spread is None or camera.mean > _NEAR_ZERO:
         return
-    if camera.mean > 0.3:
+    if camera.parameterisation == "centered":
         return
+    weight = 1.0 if form_of(run) == "additive" else 1 - camera.residual
     lower = max(1.0, camera.clamp - 0.5)
-    by_clamp = camera.forecast(lower, camera.residual)
     other = min(camera.residual + 0.1, 1.0)
-    by_residual = camera.forecast(camera.clamp, other)
+    by_clamp = weight * camera.lost(lower)
+    by_residual = camera.change - camera.forecast(camera.clamp, other).expected
     yield Finding(
         "modulation.set-by-residual",
         "info",
         text("The residual sets the strength of the modulation, the clamp hardly moves it"),
         text(
-            "The image map is {mean:.3f} on average, so most cells are near 0, where the change is 1 − residual. A clamp "
-            "of {lower:g} instead of {clamp:g} takes at most {loss:.1f} points off the {change:.1f} %; a residual of "
-            "{other:g} instead of {residual:g} takes {gain:.1f}.",
+            "The image map is {mean:.3f} on average, so most cells are near 0, where the change is 1 − residual. A "
+            "clamp of {lower:g} instead of {clamp:g} takes at most {by_clamp:.1f} points off the {change:.1f} %, a "
+            "residual of {other:g} instead of {residual:g} about {by_residual:.1f}.",
             mean=camera.mean,
             lower=lower,
             clamp=camera.clamp,
-            loss=100 * (camera.forecast(camera.clamp, camera.residual).low - by_clamp.low),
+            by_clamp=100 * by_clamp,
             change=100 * camera.change,
             other=other,
             residual=camera.residual,
-            gain=100 * (camera.change - by_residual.expected),
+            by_residual=100 * by_residual,
         ),
         {
             "relative_change": round(camera.change, 6),
             "map_mean": round(camera.mean, 6),
-            "clamp_effect_at_most": round(camera.forecast(camera.clamp, camera.residual).low - by_clamp.low, 6),
-            "residual_effect": round(camera.change - by_residual.expected, 6),
+            "clamp_effect_at_most": round(by_clamp, 6),
+            "residual_effect": round(by_residual, 6),
+        },
+        bands.ARITHMETIC,
+        run.name,
+    )
+
+
+def bev_zeros(context: Context) -> Iterator[Finding]:
+    """A small BEV figure beside an empty map: features that are 0 count as unchanged."""
+    run = context.run
+    bev = anchors_of(run).get("bev")
+    gated = "gate" in run.settings and bool(run.settings["gate"].value)
+    if bev is None or bev.mean is None or gated or bev.parameterisation == "centered":
+        return
+    kept = 1 - bev.residual
+    least = abs(bev.mean - kept) if form_of(run) == "additive" else kept * abs(1 - bev.mean)
+    if least <= 0 or bev.change >= 0.6 * least:
+        return
+    share = bev.change / least
+    yield Finding(
+        "modulation.bev-zeros",
+        "info",
+        text("BEV features are mostly 0, which is why their change looks small"),
+        text(
+            "The BEV map is {mean:.3f} on average, so a feature that is not 0 changes by {least:.0f} % or more on "
+            "average; {change:.1f} % over all means that at most about {share:.0f} % of them are not 0 (taking the "
+            "map to be the same there).",
+            mean=bev.mean,
+            least=100 * least,
+            change=100 * bev.change,
+            share=100 * share,
+        ),
+        {
+            "relative_change": round(bev.change, 6),
+            "change_of_nonzero_at_least": round(least, 6),
+            "nonzero_share_at_most": round(share, 6),
         },
         bands.ARITHMETIC,
         run.name,
@@ -146,8 +185,8 @@ def formula_differs(context: Context) -> Iterator[Finding]:
         "critical",
         text("Features were multiplied by up to {factor:.2f}, not {convex:.2f}", factor=factor, convex=convex),
         text(
-            "In {count} of {total} debug blocks the largest output and the largest change are those of one feature that "
-            "was multiplied by {factor:.4f}. The formula residual + (1 − residual)·W ends at {convex:.2f}{explained}",
+            "In {count} of {total} debug blocks the largest output and the largest change are those of one feature, "
+            "multiplied by {factor:.4f}. The formula residual + (1 − residual)·W ends at {convex:.2f}{explained}",
             count=count,
             total=total,
             factor=factor,
@@ -167,4 +206,4 @@ def formula_differs(context: Context) -> Iterator[Finding]:
     )
 
 
-CHECKS: Final[tuple[Check, ...]] = (formula_differs, camera_band, residual_band, residual_sets_it)
+CHECKS: Final[tuple[Check, ...]] = (formula_differs, camera_band, residual_band, residual_sets_it, bev_zeros)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from aqr.analysis.findings import bands
 from aqr.analysis.findings.finding import Check, Context, Finding
-from aqr.analysis.language import Message, text
+from aqr.analysis.language import Listing, Message, text
 from aqr.analysis.run import Run
 from aqr.analysis.statistics import LEVEL, Trend, half_width, holm, trend
 
@@ -45,50 +45,70 @@ def trends_of(run: Run) -> dict[tuple[str, str], tuple[Trend, float]]:
 
 
 def trends(context: Context) -> Iterator[Finding]:
-    """Rises and falls, each either significant or called noise, and what quoting single ranks could show instead."""
+    """Rises and falls: each that is significant, and in one finding those that are noise."""
     run = context.run
-    tested = trends_of(run)
-    if not tested or len(run.snapshots) < 2:
+    if len(run.snapshots) < 2:
         return
     names = {(group, statistic): name for group, statistic, name in QUANTITIES}
     first, last = run.snapshots[0], run.snapshots[-1]
+    tested = {key: found for key, found in trends_of(run).items() if len(first.values(*key)) and len(last.values(*key))}
+    still: list[Message] = []
+    evidence: dict[str, Any] = {"ranks": last.ranks, "snapshots": len(run.snapshots)}
     for key, (line, p) in tested.items():
         early, late = first.values(*key), last.values(*key)
-        if not len(early) or not len(late):
+        lowest, highest = float(late.min() - early.max()), float(late.max() - early.min())
+        figures = {
+            "change": round(line.change, 6),
+            "half_width_95": round(line.half_width, 6),
+            "p": round(line.p, 6),
+            "p_corrected": round(p, 6),
+            "significant": p <= LEVEL,
+            "single_rank_range": [round(lowest, 6), round(highest, 6)],
+        }
+        if p > LEVEL:
+            evidence[key[0]] = figures
+            still.append(
+                text(
+                    "{name} {change:+.1f} ± {half:.1f} points (single ranks: {lowest:+.1f} to {highest:+.1f})",
+                    name=names[key],
+                    change=100 * line.change,
+                    half=100 * line.half_width,
+                    lowest=100 * lowest,
+                    highest=100 * highest,
+                )
+            )
             continue
-        real = p <= LEVEL
         yield Finding(
-            f"trends.{key[0].replace('_', '-')}-{'moves' if real else 'noise'}",
+            f"trends.{key[0].replace('_', '-')}",
             "info",
-            text("{name}: {change:+.2f} points, a trend", name=names[key], change=100 * line.change)
-            if real
-            else text("{name}: no trend, only spread between ranks", name=names[key]),
+            text("The {name} moves by {change:+.1f} points", name=names[key], change=100 * line.change),
             text(
-                "From forward {start} to {end} the line through all ranks moves by {change:+.2f} ± {half:.2f} points "
-                "(p = {p:.2f} after correction for {tests} tests). Quoting one rank at each end could show anything from "
-                "{lowest:+.1f} to {highest:+.1f}.",
+                "From forward {start} to {end}, {change:+.2f} ± {half:.2f} points on the line through all ranks (p = "
+                "{p:.3f} after correction for {tests} tests).",
                 start=first.forward,
                 end=last.forward,
                 change=100 * line.change,
                 half=100 * line.half_width,
                 p=p,
                 tests=len(tested),
-                lowest=100 * float(late.min() - early.max()),
-                highest=100 * float(late.max() - early.min()),
             ),
-            {
-                "change": round(line.change, 6),
-                "half_width_95": round(line.half_width, 6),
-                "p": round(line.p, 6),
-                "p_corrected": round(p, 6),
-                "significant": real,
-                "single_rank_range": [
-                    round(float(late.min() - early.max()), 6),
-                    round(float(late.max() - early.min()), 6),
-                ],
-                "ranks": last.ranks,
-                "snapshots": len(run.snapshots),
-            },
+            figures,
+            bands.STUDENT,
+            run.name,
+        )
+    if still:
+        yield Finding(
+            "trends.noise",
+            "info",
+            text("No trend beyond the spread between ranks"),
+            text(
+                "From forward {start} to {end}, on the line through all ranks: {listed}. A rise quoted from one rank "
+                "at each end is noise.",
+                start=first.forward,
+                end=last.forward,
+                listed=Listing(tuple(still)),
+            ),
+            evidence,
             bands.STUDENT,
             run.name,
         )
@@ -128,9 +148,9 @@ def learning(context: Context) -> Iterator[Finding]:
         "warning",
         text("Nothing shows that the router learns"),
         text(
-            "Over {count} snapshots no weight moves beyond the spread between ranks ({lidar} LiDAR, {camera} camera at "
-            "the end; an untrained router with bias 1.5 gives {untrained:.2f}), and the log holds no gradient norm of the "
-            "router. A router that gets no gradient looks like this.",
+            "Over {count} snapshots no weight moves beyond the spread between ranks (LiDAR {lidar}, camera {camera} "
+            "at the end; an untrained router with bias 1.5 gives {untrained:.2f}), and no gradient norm of the router "
+            "is logged. A router that gets no gradient looks like this.",
             count=len(run.snapshots),
             lidar=_shown(means.get("lidar_weights")),
             camera=_shown(means.get("camera_weights")),

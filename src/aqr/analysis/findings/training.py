@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -11,6 +11,7 @@ from aqr.analysis.findings import bands
 from aqr.analysis.findings.finding import Check, Context, Finding
 from aqr.analysis.language import text
 
+_LISTED: Final = 8
 _SHOCK: Final = 0.10
 """Share by which a first loss above the baseline's counts as a shock."""
 
@@ -34,7 +35,7 @@ def shock(context: Context) -> Iterator[Finding]:
         "warning",
         text("A shock at the start: loss {ours:.2f} against {theirs:.2f}", ours=ours, theirs=theirs),
         text(
-            "At iteration {at} the loss is {gap:+.4f} against the baseline, at {last_at} still {last:+.4f}. A detector with "
+            "At iteration {at} the loss is {gap:+.4f} against the baseline, at {last_at} {last:+.4f}. A detector with "
             "AQR that starts as the detector without it has no such gap.",
             at=at,
             gap=comparison.loss_first,
@@ -54,26 +55,43 @@ def shock(context: Context) -> Iterator[Finding]:
 
 
 def nonfinite(context: Context) -> Iterator[Finding]:
+    """Gradients and losses that are no numbers, and steps skipped because of them."""
     run = context.run
     where = run.training.nonfinite_grad_iterations
     if where:
         norms = run.training.series["grad_norm"]
         nan = [int(at) for at, value in zip(norms.iteration, norms.value, strict=True) if np.isnan(value)]
         infinite = [at for at in where if at not in nan]
-        listed = ", ".join(map(str, where[:8])) + (", …" if len(where) > 8 else "")
         few = len(where) <= 0.05 * len(norms)
         yield Finding(
             "gradients.nonfinite",
             "info" if few else "critical",
             text("Gradients are not finite on {count} of {lines} log lines", count=len(where), lines=len(norms)),
             text(
-                "At iterations {listed} ({nan} NaN, {infinite} infinite). Now and then this is the loss scaling of fp16 at "
-                "work, which skips such steps; it is not «no NaN».",
-                listed=listed,
+                "At iterations {listed} ({nan} NaN, {infinite} infinite). Under fp16 the loss scaling skips such "
+                "steps now and then; still, the run is not free of NaN.",
+                listed=_listed(where),
                 nan=len(nan),
                 infinite=len(infinite),
             ),
             {"iterations": list(where), "nan": nan, "infinite": infinite, "log_lines": len(norms)},
+            bands.ARITHMETIC,
+            run.name,
+        )
+    skipped = run.training.series.get("skipped")
+    if skipped is not None and len(skipped.finite()) and (count := int(skipped.finite().value[-1])):
+        rises = np.flatnonzero(np.diff(skipped.finite().value, prepend=0) > 0)
+        at = [int(place) for place in skipped.finite().iteration[rises]]
+        share = count / (run.training.iterations or count)
+        yield Finding(
+            "gradients.steps-skipped",
+            "critical" if share > 0.05 else "info",
+            text("{count} steps were skipped because loss or gradient was not finite", count=count),
+            text(
+                "In the log steps that end at {listed}.",
+                listed=_listed(at),
+            ),
+            {"skipped": count, "iterations": at},
             bands.ARITHMETIC,
             run.name,
         )
@@ -144,9 +162,9 @@ def schedule(context: Context) -> Iterator[Finding]:
         "info" if early else "warning",
         text("The learning rate never decayed"),
         text(
-            "It ends at {end:.3g}, {share:.0%} of its peak{early}.",
+            "It ends at {end:.3g}, {share:.0f} % of its peak{early}.",
             end=end,
-            share=end / peak,
+            share=100 * end / peak,
             early=text("; the run broke off before its end") if early else "",
         ),
         {"last": end, "peak": peak, "broke_off": early},
@@ -202,7 +220,7 @@ def overfitting(context: Context) -> Iterator[Finding]:
         "warning",
         text("The scores fall while the loss goes on falling"),
         text(
-            "mAP {best:.4f} at iteration {start}, {last:.4f} at {end}, with the loss down from {before:.2f} to {after:.2f}.",
+            "mAP {best:.4f} at iteration {start}, {last:.4f} at {end}; the loss went from {before:.2f} to {after:.2f}.",
             best=scored[best][1],
             start=start,
             last=scored[-1][1],
@@ -214,6 +232,10 @@ def overfitting(context: Context) -> Iterator[Finding]:
         bands.HABIT,
         run.name,
     )
+
+
+def _listed(iterations: Sequence[int]) -> str:
+    return ", ".join(map(str, iterations[:_LISTED])) + (", …" if len(iterations) > _LISTED else "")
 
 
 CHECKS: Final[tuple[Check, ...]] = (shock, nonfinite, divergence, schedule, unfinished, overfitting)

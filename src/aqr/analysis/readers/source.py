@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from aqr.analysis.formula import with_measured_settings
 from aqr.analysis.language import Message, text
@@ -15,7 +17,10 @@ from aqr.analysis.readers.text_log import read_text_log
 from aqr.analysis.run import Run
 from aqr.errors import InputError
 
-_DEPTH = 4
+_TEXTS: Final = (".log", ".txt", ".out")
+_HEAD: Final = 2_000_000
+"""Bytes from which a JSON log is told from other JSON."""
+_DEPTH: Final = 4
 """Folders below a given one in which logs are looked for."""
 
 
@@ -53,26 +58,29 @@ def _read_folder(folder: Path) -> Run:
     if below:
         listed = ", ".join(path.name for path in below[:5])
         raise InputError(f"{folder}: holds {len(below)} run folders ({listed}); name the one to read")
-    texts = [path for path in files if path.name.removesuffix(".gz").endswith((".log", ".txt", ".out"))]
-    lines = [path for path in files if path.name.removesuffix(".gz").endswith((".json", ".jsonl"))]
     events = [path for path in files if is_event_file(path)]
-    found: list[Run] = []
-    for candidates in (texts, lines):
-        runs = [run for path in candidates if (run := _read_file(path, quiet=True)) is not None and _weight(run)]
-        if runs:
-            found.append(max(runs, key=_weight))
-            left = len(runs) - 1
-            if left:
-                found[-1] = _with_note(
-                    found[-1], text("{count} other logs in the folder are shorter and are left out.", count=left)
-                )
-    if found:
-        return max(found, key=_weight)
+    logs = [path for path in files if path.name.removesuffix(".gz").endswith(_TEXTS) or _is_json_log(path)]
+    runs = [run for path in logs if any(_weight(run := _read_file(path)))]
+    if runs:
+        fullest = max(runs, key=_weight)
+        if len(runs) == 1:
+            return fullest
+        note = text(
+            "The folder holds {count} logs; {name} is read, which says most.", count=len(runs), name=fullest.source.name
+        )
+        return replace(fullest, notes=(*fullest.notes, note))
     if events:
         return read_events(events, folder.resolve().name, folder)
     raise InputError(
         f"{folder}: holds no log that is known here; give a log file, a TensorBoard folder or a run folder"
     )
+
+
+def _is_json_log(path: Path) -> bool:
+    if not path.name.endswith((".json", ".jsonl")):
+        return False
+    with path.open("rb") as file:
+        return looks_like_json_log(file.read(_HEAD))
 
 
 def _weight(run: Run) -> tuple[int, int]:
@@ -81,11 +89,7 @@ def _weight(run: Run) -> tuple[int, int]:
     return len(run.snapshots) + len(run.evaluations), lines
 
 
-def _with_note(run: Run, note: Message) -> Run:
-    return Run(**{**run.__dict__, "notes": (*run.notes, note)})
-
-
-def _read_file(path: Path, quiet: bool = False) -> Run:
+def _read_file(path: Path) -> Run:
     try:
         data = path.read_bytes()
     except OSError as error:
