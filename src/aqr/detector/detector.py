@@ -12,7 +12,7 @@ from aqr.config import Config
 from aqr.detector.coding import Detections, decode
 from aqr.detector.decoder import Decoder
 from aqr.detector.denoising import NoisedQueries, attention_mask, noised_queries
-from aqr.detector.heads import TaskHeads, inverse_sigmoid
+from aqr.detector.heads import TaskHeads
 from aqr.detector.heatmap import HeatmapHead, bev_targets, heatmap_loss, image_targets
 from aqr.detector.image_encoder import ImageEncoder
 from aqr.detector.lidar_encoder import LidarEncoder
@@ -75,9 +75,6 @@ class Detector(nn.Module):
     With the same seed, a detector with AQR and one without start from the same weights: AQR is built last and draws
     from a random stream of its own.
 
-    Reference points are kept as logits: they can move anywhere in pc_range but never out of it, and weight decay draws
-    them to its middle instead of to a corner.
-
     Args:
         config: sensors, detector and aqr are read.
 
@@ -97,8 +94,7 @@ class Detector(nn.Module):
         self.register_buffer("code_weights", torch.tensor(settings.loss.code_weights), persistent=False)
         self.lidar_encoder = LidarEncoder(settings.lidar, dim, pc_range) if config.sensors.lidar else None
         self.image_encoder = ImageEncoder(settings.image, dim) if config.sensors.cameras else None
-        points = initial_points(settings.reference_init, settings.num_query, pc_range)
-        self.reference_logits = nn.Parameter(inverse_sigmoid(points))
+        self.reference_points = nn.Parameter(initial_points(settings.reference_init, settings.num_query, pc_range))
         self.position = PositionEmbedding(
             pc_range,
             BevEmbedding(dim, settings.num_heads),
@@ -146,7 +142,7 @@ class Detector(nn.Module):
             images = self.image_encoder(batch.images)
         lidar2img = batch.lidar2img if images is not None else batch.lidar2img[:, :0]
 
-        real = self.reference_logits.sigmoid().expand(len(batch), -1, -1)
+        real = self.reference_points.clamp(0, 1).expand(len(batch), -1, -1)
         query_embed = self.position(real, lidar2img, image_size)
         bev_position = None if bev is None else self.position.bev.grid((bev.shape[2], bev.shape[3]))
         image_position = None
