@@ -283,4 +283,15 @@ def test_it_learns_a_batch_by_heart(small_config: MakeConfig, toy_batch: MakeBat
     with torch.no_grad():
         (found,) = detector.eval().decode(detector(batch))
     assert same_objects(found, batch.boxes, batch.labels)
-    assert found.scores[4] > 2 * found.scores[5]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_forward_pass_never_waits_for_the_gpu(small_config: MakeConfig, toy_batch: MakeBatch) -> None:
+    detector = build(small_config(aqr={"enabled": True}, detector={"loss": {"heatmap": 1.0}})).cuda()
+    batch, generator = toy_batch().to("cuda"), torch.Generator("cuda")
+    detector(batch, generator=generator)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        detector(batch, generator=generator)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
