@@ -101,7 +101,7 @@ def sweep(stage: Stage, moment: Moment, lidar: Pose, rng: np.random.Generator) -
     drops = np.flatnonzero(rng.random(len(rays), dtype=np.float32) < _BACKSCATTER * stage.weather.lidar_extinction)
     drops = drops[metres[drops] < 1.0]
     metres[drops] = 1.2 + rng.exponential(3.0, len(drops))
-    intensity = strength * (45 + 80 * strength) * np.where(reflectivity > 0.72, 2.5, 1.0)
+    intensity = strength * (60 + 110 * strength) * np.where(reflectivity > 0.72, 2.5, 1.0)
     intensity += 3 * rng.random(len(rays), dtype=np.float32)
     points = np.empty((len(rays), 5), dtype=np.float32)
     points[:, :3] = rays * (metres / length)[:, None]

@@ -135,6 +135,11 @@ def _pick(rng: np.random.Generator, choices: tuple[Colour, ...]) -> Colour:
     return min(r * f, 1.0), min(g * f, 1.0), min(b * f, 1.0)
 
 
+def _shine(paint: Colour) -> float:
+    """LiDAR reflectivity of a painted body: black cars send little back."""
+    return 0.04 + 0.75 * sum(paint) / 3
+
+
 def _ordered(a: float, b: float) -> tuple[float, float]:
     return (a, b) if a <= b else (b, a)
 
@@ -165,7 +170,7 @@ def _lamps(length: float, width: float, z: float, size: float = 0.14) -> list[So
 def _car(size: tuple[float, float, float], rng: np.random.Generator) -> Solids:
     length, width, height = size
     paint = _pick(rng, _PAINTS)
-    shine = float(rng.uniform(0.15, 0.6))
+    shine = _shine(paint)
     waist = height * float(rng.uniform(0.52, 0.58))
     kind = rng.choice(["sedan", "hatch", "van"], p=[0.45, 0.4, 0.15])
     foot = {"sedan": (-0.36, 0.24), "hatch": (-0.485, 0.24), "van": (-0.49, 0.36)}[str(kind)]
@@ -295,13 +300,17 @@ def _trailer(size: tuple[float, float, float], rng: np.random.Generator) -> Soli
             texture=Texture.PANELS,
             reflectivity=0.55,
         ),
-        block(
-            (-length / 2, -length / 2 + 0.08),
-            (-0.45 * width, 0.45 * width),
-            (0.16 * height, 0.20 * height),
-            _TAILLAMP,
-            texture=Texture.LAMP,
-            reflectivity=0.8,
+        block((-length / 2, -length / 2 + 0.08), (-0.45 * width, 0.45 * width), (0.16 * height, 0.19 * height), _STEEL),
+        *(
+            block(
+                (-length / 2, -length / 2 + 0.09),
+                _ordered(side * 0.30 * width, side * 0.44 * width),
+                (0.15 * height, 0.20 * height),
+                _TAILLAMP,
+                texture=Texture.LAMP,
+                reflectivity=0.8,
+            )
+            for side in (-1, 1)
         ),
     ]
     return Solids.stack(parts)

@@ -22,6 +22,9 @@ Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 Vector = tuple[Floats, Floats, Floats]
 
+_GRAINS: Final = ((30.0, 0.5), (14.0, 0.35), (6.0, 0.25))
+"""Grains per metre and their contrast on the painted ground, from near to far."""
+
 _HASH: Final = np.random.default_rng(20190326).random(8192, dtype=np.float32)
 
 
@@ -71,7 +74,7 @@ class Light:
         return albedo
 
     def _albedo(self, x: Floats, y: Floats, reach: Floats) -> Floats:
-        """The painted ground, coarser with distance."""
+        """The painted ground, coarser with distance, with a grain of its own where it is close."""
         ground = self.stage.street.ground
         albedo = np.empty((len(x), 3), dtype=np.float32)
         fine = np.searchsorted(np.array([14.0, 28.0, 56.0], dtype=np.float32), reach)
@@ -83,6 +86,12 @@ class Light:
             rows, columns = level.shape[:2]
             place = row.clip(0, rows - 1) * columns + column.clip(0, columns - 1)
             albedo[chosen] = _SQUARES[level.reshape(-1, 3)[place]]
+            if index < len(_GRAINS):
+                per_metre, depth = np.float32(_GRAINS[index][0]), np.float32(_GRAINS[index][1])
+                grain = _HASH[
+                    _mix((x[chosen] * per_metre).astype(np.int32), (y[chosen] * per_metre).astype(np.int32), 0)
+                ]
+                albedo[chosen] *= (1 + depth * (grain - np.float32(0.5)))[:, None]
         return albedo
 
     def _lamps(self, x: Floats, y: Floats, z: Floats) -> Floats:
@@ -99,8 +108,9 @@ class Light:
         span = np.float32(24.0)
         nearest = x % span - span / 2
         across = np.abs(y) - np.float32(self.stage.street.layout.half - 1.2)
-        height = np.maximum(7 - z, np.float32(0.5))
-        lamp = np.float32(5.5) * height / (nearest * nearest + across * across + height * height) ** np.float32(1.5)
+        height = 7 - z
+        gap = nearest * nearest + across * across + height * height + 4
+        lamp = np.float32(5.5) * np.maximum(height, 0) / (gap * np.sqrt(gap))
         out = beam[:, None] * np.array([1.0, 0.95, 0.85], dtype=np.float32)
         out += tail[:, None] * np.array([0.10, 0.01, 0.005], dtype=np.float32)
         out += lamp[:, None] * np.array([1.0, 0.78, 0.5], dtype=np.float32)
@@ -163,7 +173,7 @@ class Light:
             colour += glow
         k = np.flatnonzero(mirror)
         up = toward[2][k] - 2 * (toward[0][k] * nx[k] + toward[1][k] * ny[k] + toward[2][k] * nz[k]) * nz[k]
-        colour[k] += (mirror[k] * (up > 0))[:, None] * self.sky(up)
+        colour[k] += (mirror[k] * np.where(up > 0, np.float32(1), np.float32(0.3)))[:, None] * self.sky(up)
         return colour
 
     def _windows(

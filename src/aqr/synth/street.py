@@ -404,8 +404,6 @@ def _paint(layout: Layout, green: list[tuple[Interval, Interval]], rng: np.rando
             fill(_ordered(edge - direction * 3.7, edge - direction * 4.1), _ordered(0.0, -direction * lanes), white)
     coarse = rng.normal(0.0, 0.035, (size[1] // 16, size[0] // 16)).astype(np.float32)
     dirt = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BILINEAR)) + np.float32(1)
-    grain = rng.normal(0.0, 0.055, (256, 256)).astype(np.float32)
-    dirt += np.tile(grain, (size[1] // 256 + 1, size[0] // 256 + 1))[: size[1], : size[0]]
     levels = [np.empty((size[1], size[0], 3), dtype=np.uint8)]
     for channel in range(3):
         colour = np.asarray(image.getchannel(channel), dtype=np.float32)
