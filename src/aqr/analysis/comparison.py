@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from aqr.analysis.intervals import Intervals, score_intervals
 from aqr.analysis.language import Message, text
 from aqr.analysis.run import METRICS, Evaluation, Run
 
@@ -44,6 +45,7 @@ class Comparison:
         step_time_ratio, memory_ratio: run over baseline, medians and maxima.
         like_for_like: True where the training is known to be the same, False where it differs, None where too little
             is stated.
+        intervals: 95 % intervals over scenes; None where the runs hold no results per sample.
         differences: what differs.
         unknown: what cannot be compared.
     """
@@ -56,23 +58,23 @@ class Comparison:
     loss_first_iteration: int | None
     loss_last: float | None
     loss_last_iteration: int | None
-    loss_at_worst: float | None
     step_time_ratio: float | None
     memory_ratio: float | None
     like_for_like: bool | None
+    intervals: Intervals | None
     differences: tuple[Message, ...]
     unknown: tuple[Message, ...]
 
 
-def compare(run: Run, baseline: Run) -> Comparison:
-    """Run against baseline."""
-    first = last = worst = first_at = last_at = None
+def compare(run: Run, baseline: Run, *, resample: bool = True) -> Comparison:
+    """Run against baseline; `resample` looks for intervals over scenes."""
+    first = last = first_at = last_at = None
     if "loss" in run.training.series and "loss" in baseline.training.series:
         ours, theirs = run.training.series["loss"].finite(), baseline.training.series["loss"].finite()
         shared, here, there = np.intersect1d(ours.iteration, theirs.iteration, return_indices=True)
         if len(shared):
             gaps = ours.value[here] - theirs.value[there]
-            first, last, worst = (_round(float(gap)) for gap in (gaps[0], gaps[-1], gaps.max()))
+            first, last = (_round(float(gap)) for gap in (gaps[0], gaps[-1]))
             first_at, last_at = int(shared[0]), int(shared[-1])
     same, differences, unknown = trained_alike(run, baseline)
     return Comparison(
@@ -84,10 +86,10 @@ def compare(run: Run, baseline: Run) -> Comparison:
         loss_first_iteration=first_at,
         loss_last=last,
         loss_last_iteration=last_at,
-        loss_at_worst=worst,
         step_time_ratio=_ratio(run.training.median("step_time_s"), baseline.training.median("step_time_s")),
         memory_ratio=_ratio(run.training.largest("memory_mb"), baseline.training.largest("memory_mb")),
         like_for_like=same,
+        intervals=score_intervals(run, baseline) if resample else None,
         differences=differences,
         unknown=unknown,
     )

@@ -188,7 +188,15 @@ def _comparison(one: Comparison, translate: Translator) -> dict[str, Any]:
         "like_for_like": one.like_for_like,
         "differences": [translate.show(message) for message in one.differences],
         "not_compared": [translate.show(message) for message in one.unknown],
-        "interval": None,
+        "intervals": None
+        if one.intervals is None
+        else {
+            "level": 0.95,
+            "over": "scenes",
+            "scenes": one.intervals.scenes,
+            "metrics": one.intervals.metrics,
+            "per_class_AP": one.intervals.classes,
+        },
     }
 
 

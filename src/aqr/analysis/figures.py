@@ -113,11 +113,12 @@ def _parts(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator)
     layout: dict[str, Any] = {
         "grid": {"rows": rows, "columns": min(2, len(main)), "pattern": "independent", "xgap": 0.16, "ygap": 0.34},
         "annotations": [],
-        "height": 110 + 170 * rows,
+        "height": 130 + 170 * rows,
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.1, "yanchor": "bottom"},
     }
     for number, name in enumerate(main):
         suffix = "" if number == 0 else str(number + 1)
-        layout[f"xaxis{suffix}"] = {"nticks": 4, "zeroline": False}
+        layout[f"xaxis{suffix}"] = {"nticks": 3, "tickangle": 0, "zeroline": False}
         layout[f"yaxis{suffix}"] = {"nticks": 4, "zeroline": False, "automargin": True}
         layout["annotations"].append(
             {
@@ -474,7 +475,7 @@ def _timings(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translato
             "x": steps,
             "name": t("step"),
             "marker": {"color": [colours[name] for name in names]},
-            "text": [f"{step:.3f} s" for step in steps],
+            "text": [f"{step:.3g} s" for step in steps],
             "textposition": "auto",
             "showlegend": False,
         }
@@ -524,7 +525,9 @@ def _gradients(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Transla
                     "mode": "markers",
                     "x": lost,
                     "y": [_floor(run)] * len(lost),
-                    "name": f"{t('not finite')} · {run['name']}",
+                    "name": t("not finite"),
+                    "legendgroup": run["name"],
+                    "showlegend": False,
                     "marker": {"symbol": "x", "size": 10, "color": colours[run["name"]]},
                 }
             )

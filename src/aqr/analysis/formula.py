@@ -40,6 +40,11 @@ def form_of(run: Run) -> Form | None:
     return cast(Form, form) if form in ("convex", "additive") else None
 
 
+def is_gated(run: Run) -> bool:
+    """Whether the run is known to have a learned gate."""
+    return "gate" in run.settings and bool(run.settings["gate"].value)
+
+
 def applied_factor(snapshots: tuple[Snapshot, ...]) -> tuple[float, int, int] | None:
     """The largest factor that was really applied, from debug blocks alone.
 

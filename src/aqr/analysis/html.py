@@ -90,7 +90,10 @@ def _table(table: Table | None, t: Translator) -> str:
     )
     body = "".join(
         f'<tr><th scope="row">{_breakable(row[0])}</th>'
-        + "".join(f"<td{numeric}>{escape(cell)}</td>" for cell in row[1:])
+        + "".join(
+            f'<td{numeric} data-label="{escape(label)}">{escape(cell)}</td>'
+            for label, cell in zip(table.head[1:], row[1:], strict=True)
+        )
         + "</tr>"
         for row in table.rows
     )
@@ -104,8 +107,8 @@ def _table(table: Table | None, t: Translator) -> str:
 
 
 def _breakable(name: str) -> str:
-    """A name that may break after underscores and full stops."""
-    return escape(name).replace("_", "_<wbr>").replace(".", ".<wbr>")
+    """A name that may break after underscores."""
+    return escape(name).replace("_", "_<wbr>")
 
 
 def _findings(data: Mapping[str, Any], t: Translator) -> str:

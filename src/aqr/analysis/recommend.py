@@ -8,7 +8,7 @@ from typing import Final
 
 from aqr.analysis.comparison import Comparison
 from aqr.analysis.findings.bands import CAMERA_CHANGE
-from aqr.analysis.formula import form_of, largest_factor
+from aqr.analysis.formula import form_of, is_gated, largest_factor
 from aqr.analysis.language import Message, text
 from aqr.analysis.run import Run
 from aqr.analysis.whatif import Forecast, anchors_of
@@ -52,7 +52,7 @@ def recommend(run: Run, comparison: Comparison | None) -> list[Recommendation]:
 
 def _settings(run: Run) -> Iterator[Recommendation]:
     anchor = anchors_of(run).get("camera")
-    gated = "gate" in run.settings and bool(run.settings["gate"].value)
+    gated = is_gated(run)
     if anchor is None or gated or anchor.parameterisation == "centered" or anchor.change <= 0:
         return
     low, high = CAMERA_CHANGE
@@ -115,6 +115,8 @@ def _worse(comparison: Comparison) -> bool:
     change = comparison.metrics.get("mAP")
     if change is None or change >= 0 or comparison.like_for_like is False:
         return False
+    if comparison.intervals is not None:
+        return comparison.intervals.metrics["mAP"][1] < 0
     classes = list(comparison.per_class_ap.values())
     return change <= -_CLEARLY_LOWER or (len(classes) >= 6 and all(one < 0 for one in classes))
 

@@ -54,6 +54,7 @@ def analyze(
     reference_metrics: Mapping[str, float] | None = None,
     pictures: Sequence[str | Path] = (),
     extra_rows: Mapping[str, Mapping[str, float]] | None = None,
+    intervals: bool = True,
 ) -> Report:
     """Read runs, compare them, say what AQR did and what to try next, and write report.html, report.md and report.json.
 
@@ -66,6 +67,7 @@ def analyze(
         reference_metrics: scores of some other model (mAP, NDS, …, as fractions) that the user compares with.
         pictures: PNG files for the gallery.
         extra_rows: further rows for the table of results: name -> metrics, such as `{"untrained": {"mAP": 0.001}}`.
+        intervals: resample the scenes of the split where both runs kept their detections and the data set is at hand.
 
     Returns:
         The report, its files written.
@@ -85,7 +87,9 @@ def analyze(
         read.append(base)
     read = _distinct(read)
     base = None if base is None else next(run for run in read if run.source == base.source)
-    comparisons = {run.name: compare(run, base) for run in read if base is not None and run is not base}
+    comparisons = {
+        run.name: compare(run, base, resample=intervals) for run in read if base is not None and run is not base
+    }
     findings: list[Finding] = []
     recommendations: list[Recommendation] = []
     grids: list[WhatIf] = []

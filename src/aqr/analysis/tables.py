@@ -50,6 +50,10 @@ def overall_table(data: Mapping[str, Any], t: Translator) -> Table | None:
         if one["metrics_delta"]:
             label = t.show(text("{run} − {baseline}", run=one["run"], baseline=one["baseline"]))
             rows.append((label, *(number(one["metrics_delta"].get(name), sign=True) for name in METRICS)))
+        if one["intervals"]:
+            ends = one["intervals"]["metrics"]
+            label = t.show(text("95 % over {scenes} scenes", scenes=one["intervals"]["scenes"]))
+            rows.append((label, *(_ends(ends.get(name)) for name in METRICS)))
     if not rows:
         return None
     return Table(
@@ -58,9 +62,13 @@ def overall_table(data: Mapping[str, Any], t: Translator) -> Table | None:
         ("", *METRICS),
         tuple(rows),
         t("mAP and NDS: higher is better; the five errors: lower is better. One run each: no spread known.")
-        if data["comparisons"]
+        if any(one["intervals"] is None for one in data["comparisons"])
         else t("mAP and NDS: higher is better; the five errors: lower is better."),
     )
+
+
+def _ends(interval: Sequence[float] | None) -> str:
+    return NOTHING if interval is None else f"{number(interval[0], sign=True)} … {number(interval[1], sign=True)}"
 
 
 def _scored(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -60,14 +60,8 @@ def _score(run: Run, comparison: Comparison | None, findings: Sequence[Finding])
     ratio = comparison.step_time_ratio
     nds = comparison.metrics.get("NDS")
     alike = comparison.like_for_like is not False
-    template = (
-        "With AQR mAP is {score:.4f}, without it {other:.4f}: {change:+.2f} points{nds}{cost}{alike}; one run each, so "
-        "no spread is known."
-    )
-    plain = (
-        "mAP is {score:.4f}, in the baseline {other:.4f}: {change:+.2f} points{nds}{cost}{alike}; one run each, so no "
-        "spread is known."
-    )
+    template = "With AQR mAP is {score:.4f}, without it {other:.4f}: {change:+.2f} points{nds}{cost}{alike}; {spread}."
+    plain = "mAP is {score:.4f}, in the baseline {other:.4f}: {change:+.2f} points{nds}{cost}{alike}; {spread}."
     return text(
         template if run.uses_aqr else plain,
         score=score,
@@ -75,7 +69,19 @@ def _score(run: Run, comparison: Comparison | None, findings: Sequence[Finding])
         change=100 * change,
         nds=text(" (NDS {change:+.2f})", change=100 * nds) if nds is not None else "",
         cost=text(", at {ratio:.2f} times the step time", ratio=ratio) if ratio is not None else "",
+        spread=_spread(comparison),
         alike="" if alike else text(", but the baseline was not trained the same way"),
+    )
+
+
+def _spread(comparison: Comparison) -> Message:
+    if comparison.intervals is None:
+        return text("one run each, so no spread is known")
+    low, high = comparison.intervals.metrics["mAP"]
+    return text(
+        "with other scenes it would lie between {low:+.2f} and {high:+.2f} (95 %), one run each",
+        low=100 * low,
+        high=100 * high,
     )
 
 

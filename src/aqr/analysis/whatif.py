@@ -24,14 +24,15 @@ from typing import Final, Literal
 
 import numpy as np
 
-from aqr.analysis.formula import Form, form_of, largest_factor
+from aqr.analysis.formula import Form, form_of, is_gated, largest_factor
 from aqr.analysis.language import Message, text
 from aqr.analysis.readers import read_run
-from aqr.analysis.run import Floats, Run, Snapshot
+from aqr.analysis.run import Floats, Run, Setting, Snapshot
 from aqr.analysis.statistics import half_width
 from aqr.errors import InputError
 
 Sensor = Literal["camera", "bev"]
+_CONVEX: Final = Setting("convex", "measured")
 _GROUP: Final = {"camera": "pers", "bev": "bev"}
 
 
@@ -67,6 +68,7 @@ class Anchor:
     clamp: float
     residual: float
     parameterisation: str
+    gated: bool
 
     def forecast(self, clamp: float, residual: float) -> Forecast:
         """In the convex form (`r + (1 − r)·W`)."""
@@ -83,7 +85,7 @@ class Anchor:
             return Forecast(max(low, 0.0) * min(shrink), expected * ratio, high * max(shrink))
         low -= (1 - residual) * self.lost(clamp)
         high += (1 - residual) * self.gained(clamp)
-        if self.sensor == "camera" and self.mean is not None and self.spread is not None:
+        if self.sensor == "camera" and not self.gated and self.mean is not None and self.spread is not None:
             moment = math.hypot(self.spread, 1 - self.mean) + self.gained(clamp)
             high = min(high, (1 - residual) * moment + doubt * scale)
             low = max(low, (1 - residual) * (abs(1 - self.mean) - self.lost(clamp)) - doubt * scale)
@@ -93,7 +95,9 @@ class Anchor:
 
     def additive(self, clamp: float, residual: float, observed: Form) -> Forecast | None:
         """In the additive form (`r + W`): what the logged moments allow. None where the map's are not stated."""
-        if self.mean is None or self.spread is None or self.parameterisation == "centered":
+        if self.mean is None or self.spread is None or self.gated:
+            return None
+        if self.parameterisation == "centered" and clamp != self.clamp:
             return None
         t, doubt = 1 - residual, self.uncertainty or 0.0
         low, high = abs(self.mean - t), math.hypot(self.spread, self.mean - t)
@@ -195,33 +199,38 @@ def whatif(run: Run | str | Path, clamps: Sequence[float], residuals: Sequence[f
         )
     maps = _saved_maps(run)
     observed = form_of(run) or "convex"
-    gate = bool(run.settings["gate"].value) if "gate" in run.settings else False
+    form = observed if maps or run.settings.get("form", _CONVEX).origin == "config" else "convex"
+    gate = is_gated(run)
     cells = []
     for clamp in clamps:
         for residual in residuals:
-            forecasts = {sensor: anchor.forecast(clamp, residual) for sensor, anchor in anchors.items()}
-            for sensor, saved in maps.items():
-                exact = _from_maps(saved, anchors.get(sensor), clamp, residual, observed)
+            forecasts: dict[Sensor, Forecast] = {}
+            for sensor, anchor in anchors.items():
+                exact = _from_maps(maps.get(sensor), anchor, clamp, residual, observed)
+                found = anchor.forecast(clamp, residual) if form == "convex" else anchor.additive(clamp, residual, form)
                 if exact is not None:
                     forecasts[sensor] = Forecast(exact, exact, exact)
+                elif found is not None:
+                    forecasts[sensor] = found
             camera = anchors.get("camera")
+            differs = camera is not None and observed == "additive" and form == "convex"
             cells.append(
                 Cell(
                     clamp,
                     residual,
-                    largest_factor(clamp, residual, observed if maps else "convex", gate),
+                    largest_factor(clamp, residual, form, gate),
                     forecasts.get("camera"),
                     forecasts.get("bev"),
-                    camera.additive(clamp, residual, observed) if camera is not None else None,
+                    camera.additive(clamp, residual, observed) if camera is not None and differs else None,
                 )
             )
     return WhatIf(
         run=run.name,
         source="maps" if maps else "statistics",
         forward=run.snapshots[-1].forward,
-        form=observed if maps else "convex",
+        form=form,
         cells=tuple(cells),
-        assumptions=_assumptions(run, bool(maps), observed, gate),
+        assumptions=_assumptions(run, bool(maps), differs=observed != form, gate=gate),
     )
 
 
@@ -248,6 +257,7 @@ def anchors_of(run: Run) -> dict[Sensor, Anchor]:
             clamp=clamp,
             residual=residual,
             parameterisation=run.text("parameterisation") or "sigmoid",
+            gated=is_gated(run),
         )
     return out
 
@@ -267,9 +277,9 @@ def _saved_maps(run: Run) -> dict[Sensor, Floats]:
         raise InputError(f"{run.maps[-1]}: is no readable .npz of weight maps ({error}); delete it") from None
 
 
-def _from_maps(saved: Floats, anchor: Anchor | None, clamp: float, residual: float, form: Form) -> float | None:
+def _from_maps(saved: Floats | None, anchor: Anchor, clamp: float, residual: float, form: Form) -> float | None:
     """Mean |m − 1| over the cells, times the share of features that are not zero; None where the clamp is too high."""
-    if anchor is None or not len(saved) or (anchor.parameterisation == "centered" and clamp != anchor.clamp):
+    if saved is None or not len(saved) or (anchor.parameterisation == "centered" and clamp != anchor.clamp):
         return None
     if clamp > anchor.clamp and saved.max() >= anchor.clamp * (1 - 1e-4):
         return None
@@ -282,7 +292,7 @@ def _from_maps(saved: Floats, anchor: Anchor | None, clamp: float, residual: flo
     return change(clamp, residual) * anchor.change / at_run if at_run > 0 else None
 
 
-def _assumptions(run: Run, from_maps: bool, form: Form, gate: bool) -> tuple[Message, ...]:
+def _assumptions(run: Run, from_maps: bool, differs: bool, gate: bool) -> tuple[Message, ...]:
     out = []
     if from_maps:
         out.append(text("Exact sums over the weight maps saved with the run; the maps themselves stay as they are."))
@@ -294,7 +304,7 @@ def _assumptions(run: Run, from_maps: bool, form: Form, gate: bool) -> tuple[Mes
                 "cells that another clamp can move."
             )
         )
-    if form == "additive" and not from_maps:
+    if differs:
         out.append(
             text(
                 "The run multiplies by residual + W, as its own figures show; the forecasts are for the formula "

@@ -9,6 +9,7 @@ import numpy as np
 
 from aqr.analysis.findings import bands
 from aqr.analysis.findings.finding import Check, Context, Finding
+from aqr.analysis.formula import is_gated
 from aqr.analysis.language import Listing, Message, text
 from aqr.analysis.run import MAPS
 
@@ -162,7 +163,7 @@ def background(context: Context) -> Iterator[Finding]:
     residual = run.number("residual_weight")
     if not run.snapshots or residual is None or run.text("parameterisation") == "centered":
         return
-    if "gate" in run.settings and run.settings["gate"].value:
+    if is_gated(run):
         return
     last = run.snapshots[-1]
     means = {group: last.mean(group, "mean") for group in MAPS}

@@ -7,7 +7,7 @@ from typing import Final
 
 from aqr.analysis.findings import bands
 from aqr.analysis.findings.finding import Check, Context, Finding
-from aqr.analysis.formula import applied_factor, form_of, largest_factor
+from aqr.analysis.formula import applied_factor, form_of, is_gated, largest_factor
 from aqr.analysis.language import text
 from aqr.analysis.whatif import anchors_of
 
@@ -28,7 +28,7 @@ def camera_band(context: Context) -> Iterator[Finding]:
     low, high = bands.CAMERA_CHANGE
     evidence = {"forward": last.forward, "relative_change": round(change, 6), "rank_std": spread, "band": [low, high]}
     shown = text("{change:.1f} %", change=100 * change)
-    gated = "gate" in run.settings and bool(run.settings["gate"].value)
+    gated = is_gated(run)
     if run.text("parameterisation") == "centered" or gated:
         yield Finding(
             "modulation.strength",
@@ -136,7 +136,7 @@ def bev_zeros(context: Context) -> Iterator[Finding]:
     """A small BEV figure beside an empty map: features that are 0 count as unchanged."""
     run = context.run
     bev = anchors_of(run).get("bev")
-    gated = "gate" in run.settings and bool(run.settings["gate"].value)
+    gated = is_gated(run)
     if bev is None or bev.mean is None or gated or bev.parameterisation == "centered":
         return
     kept = 1 - bev.residual

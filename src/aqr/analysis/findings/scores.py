@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -10,11 +11,14 @@ import numpy as np
 from aqr.analysis.findings import bands
 from aqr.analysis.findings.finding import Check, Context, Finding
 from aqr.analysis.language import Message, text
-from aqr.analysis.run import METRICS
+from aqr.analysis.run import METRICS, Run
 from aqr.analysis.statistics import LEVEL, permutation_test
 
 SMALL: Final = ("barrier", "motorcycle", "bicycle", "pedestrian", "traffic_cone")
 """Classes whose longest side is under 3 m on average in nuScenes: half of the ten."""
+
+_NOTABLE: Final = 0.005
+"""mAP lost that is worth a warning where no interval is known."""
 
 _LIKE: Final[Message] = text("a like-for-like comparison changes one thing")
 
@@ -116,28 +120,46 @@ def against_baseline(context: Context) -> Iterator[Finding]:
     change, nds = comparison.metrics["mAP"], comparison.metrics.get("NDS")
     classes = list(comparison.per_class_ap.values())
     lower, higher = sum(one < 0 for one in classes), sum(one > 0 for one in classes)
-    better = change > 0
+    ends = comparison.intervals.metrics["mAP"] if comparison.intervals is not None else None
+    clear = change <= -_NOTABLE if ends is None else ends[1] < 0
+    ours, theirs = _map(context.run), _map(context.baseline)
     yield Finding(
-        "scores.above-baseline" if better else "scores.below-baseline",
-        "info" if better else "warning",
+        "scores.above-baseline" if change > 0 else "scores.below-baseline",
+        "warning" if clear else "info",
         text("mAP is {change:+.2f} points against the run without AQR", change=100 * change)
         if context.run.uses_aqr
         else text("mAP is {change:+.2f} points against the baseline", change=100 * change),
         text(
-            "mAP {ours:.4f} against {theirs:.4f}{nds}; {lower} classes are lower, {higher} higher. One run each: no "
-            "spread known, so a difference this large may also come from another seed.",
-            ours=context.run.evaluation.figures["mAP"] if context.run.evaluation else 0.0,
-            theirs=context.baseline.evaluation.figures["mAP"]
-            if context.baseline and context.baseline.evaluation
-            else 0.0,
+            "mAP {ours:.4f} against {theirs:.4f}{nds}; {lower} classes are lower, {higher} higher. {spread}",
+            ours=ours,
+            theirs=theirs,
             nds=text(", NDS {change:+.2f} points", change=100 * nds) if nds is not None else "",
             lower=lower,
             higher=higher,
+            spread=text("One run each: no spread known, so a difference like this may also come from another seed.")
+            if ends is None or comparison.intervals is None
+            else text(
+                "With other scenes like the {scenes} of the split it would lie between {low:+.2f} and {high:+.2f} "
+                "points (95 %); what another seed would do is not known, there is one run each.",
+                scenes=comparison.intervals.scenes,
+                low=100 * ends[0],
+                high=100 * ends[1],
+            ),
         ),
-        {"metrics_delta": dict(comparison.metrics), "classes_lower": lower, "classes_higher": higher, "runs_each": 1},
-        text("difference of the two logs; one run each, no spread known"),
+        {
+            "metrics_delta": dict(comparison.metrics),
+            "mAP_interval": None if ends is None else list(ends),
+            "classes_lower": lower,
+            "classes_higher": higher,
+            "runs_each": 1,
+        },
+        text("difference of the two runs") if ends is None else text("bootstrap over scenes, 95 %"),
         comparison.run,
     )
+
+
+def _map(run: Run | None) -> float:
+    return run.evaluation.figures["mAP"] if run is not None and run.evaluation is not None else math.nan
 
 
 def small_classes(context: Context) -> Iterator[Finding]:

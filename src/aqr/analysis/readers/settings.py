@@ -57,6 +57,7 @@ _OURS: Final = {
     "layers": "detector.num_layers",
     "augment": "data.augment",
     "cbgs": "data.cbgs",
+    "data_root": "data.root",
     "data_version": "data.version",
     "train_split": "data.train_split",
 }
