@@ -18,6 +18,7 @@ from aqr.analysis.html import html_report
 from aqr.analysis.language import Translator
 from aqr.analysis.markdown import markdown_report
 from aqr.analysis.readers import read_run
+from aqr.analysis.readers.run_folder import evaluation_of_summary
 from aqr.analysis.recommend import Recommendation, recommend
 from aqr.analysis.run import METRICS, Run
 from aqr.analysis.verdict import verdict
@@ -53,7 +54,7 @@ def analyze(
     lang: str = "en",
     reference_metrics: Mapping[str, float] | None = None,
     pictures: Sequence[str | Path] = (),
-    extra_rows: Mapping[str, Mapping[str, float]] | None = None,
+    extra_rows: Mapping[str, Mapping[str, Any]] | None = None,
     intervals: bool = True,
 ) -> Report:
     """Read runs, compare them, say what AQR did and what to try next, and write report.html, report.md and report.json.
@@ -66,7 +67,8 @@ def analyze(
         lang: `en` or `zh`.
         reference_metrics: scores of some other model (mAP, NDS, …, as fractions) that the user compares with.
         pictures: PNG files for the gallery.
-        extra_rows: further rows for the table of results: name -> metrics, such as `{"untrained": {"mAP": 0.001}}`.
+        extra_rows: further rows for the table of results: name -> metrics, such as `{"untrained": {"mAP": 0.001}}`, or
+            the devkit's metrics summary.
         intervals: resample the scenes of the split where both runs kept their detections and the data set is at hand.
 
     Returns:
@@ -79,8 +81,7 @@ def analyze(
     if not runs:
         raise InputError("no run is given; name at least one log, TensorBoard folder or run folder")
     _check_metrics(reference_metrics or {}, "the reference")
-    for name, row in (extra_rows or {}).items():
-        _check_metrics(row, name)
+    rows = {name: _figures(name, row) for name, row in (extra_rows or {}).items()}
     read = [read_run(path) for path in runs]
     base = read_run(baseline) if baseline is not None else _without_aqr(read)
     if base is not None and all(base is not run for run in read):
@@ -116,7 +117,7 @@ def analyze(
         recommendations,
         grids,
         sentences,
-        extra_rows or {},
+        rows,
         translate,
     )
     folder = Path(out)
@@ -136,6 +137,13 @@ def analyze(
     _write(report.markdown, markdown_report(data, translate))
     _write(report.html, page)
     return report
+
+
+def _figures(name: str, row: Mapping[str, Any]) -> Mapping[str, float]:
+    if "mean_ap" in row:
+        return evaluation_of_summary(row).figures
+    _check_metrics(row, name)
+    return row
 
 
 def _check_metrics(metrics: Mapping[str, float], owner: str) -> None:

@@ -17,6 +17,8 @@ _NAMES: Final[dict[str, Message]] = {"weight_map_bev": text("BEV map"), "weight_
 _TOLERANCE: Final = 1e-4
 _PILE: Final = 4.0
 """A map maximum this many times the other map's is no longer explained by overlap of neighbours."""
+_OVERLAP: Final = 4.0
+"""A sum of weights that neighbouring queries on one cell may well reach."""
 _SHARE: Final = 0.01
 
 
@@ -102,9 +104,11 @@ def pile_up(context: Context) -> Iterator[Finding]:
     limit = run.number("max_weight_clamp")
     if not len(pers) or not len(bev):
         return
-    beyond_other = bev.max() > 0 and np.median(pers) > _PILE * np.median(bev)
-    beyond_limit = limit is not None and np.median(pers) > _PILE * limit
-    if not (beyond_other or beyond_limit):
+    top, other = float(np.median(pers)), float(np.median(bev))
+    if limit is not None and top <= limit * (1 + _TOLERANCE):
+        return
+    least = _PILE * (other if limit is None else min(other, limit))
+    if top <= least or (limit is None and top <= _OVERLAP):
         return
     yield Finding(
         "maps.invisible-queries-pile-up",
@@ -113,12 +117,12 @@ def pile_up(context: Context) -> Iterator[Finding]:
         text(
             "The maximum of the image map is {pers:.1f} (median over snapshots), that of the BEV map {bev:.1f}. "
             "Queries that no camera sees, all drawn at one cell, look like this; they must touch no cell.",
-            pers=float(np.median(pers)),
-            bev=float(np.median(bev)),
+            pers=top,
+            bev=other,
         ),
         {
-            "image_map_max_median": float(np.median(pers)),
-            "bev_map_max_median": float(np.median(bev)),
+            "image_map_max_median": top,
+            "bev_map_max_median": other,
             "max_weight_clamp": limit,
         },
         bands.HABIT,

@@ -25,6 +25,8 @@ def shock(context: Context) -> Iterator[Finding]:
         or comparison.loss_first_iteration is None
     ):
         return
+    if comparison.like_for_like is False:
+        return
     at = comparison.loss_first_iteration
     ours, theirs = run.training.series["loss"].at(at), baseline.training.series["loss"].at(at)
     if ours is None or theirs is None or theirs <= 0 or ours < theirs * (1 + _SHOCK):

@@ -1,0 +1,31 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from aqr.analysis.whatif import Forecast, WhatIf
+
+
+def whatif_table(grid: WhatIf) -> Table:
+    """The grid of `aqr whatif`: largest factor and relative_change to expect, per cent, for each clamp × residual."""
+    additive = any(cell.camera_additive is not None for cell in grid.cells)
+    formula = "residual + W" if grid.form == "additive" else "residual + (1 − residual)·W"
+    table = Table(title=f"{grid.run}: {formula}", caption=" ".join(map(str, grid.assumptions)), caption_justify="left")
+    for name in ("clamp", "residual", "largest factor", "camera %", "", "BEV %", ""):
+        table.add_column(name, justify="right")
+    if additive:
+        table.add_column("camera %, residual + W", justify="right")
+    for cell in grid.cells:
+        row = [f"{cell.max_weight_clamp:g}", f"{cell.residual_weight:g}", f"{cell.largest_factor:.3f}"]
+        row += [*_shown(cell.camera), *_shown(cell.bev)]
+        table.add_row(*row, *([_shown(cell.camera_additive)[1]] if additive else []))
+    return table
+
+
+def _shown(forecast: Forecast | None) -> tuple[str, str]:
+    """What is expected, and the interval."""
+    if forecast is None:
+        return "–", ""
+    low, high = 100 * forecast.low, 100 * forecast.high
+    return f"{100 * forecast.expected:.1f}", "exact" if low == high else f"{low:.1f}–{high:.1f}"
