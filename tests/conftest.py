@@ -23,3 +23,13 @@ def shared_dir() -> Path:
 def real_frame(shared_dir: Path) -> Path:
     """Root of a v1.0-mini data set that holds one real keyframe of scene-0061."""
     return shared_dir / "data" / "nuscenes-one"
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of a tiny synthetic v1.0-mini data set with one training and one validation scene."""
+    from aqr.synth import write_world
+
+    out = tmp_path_factory.mktemp("world") / "world"
+    write_world(out, scenes=2, seed=3, preset="tiny", workers=1)
+    return out

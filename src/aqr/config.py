@@ -307,7 +307,7 @@ def parse(values: dict[str, Any], source: str = "config") -> Config:
         got = first.get("input")
         shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
         raise InputError(
-            f"{source}: {key}: {first['msg'].removeprefix('Value error, ')}{shown}; mend it there"
+            f"{source}: {key}: {first['msg'].removeprefix('Value error, ')}{shown}; change it there"
         ) from None
 
 

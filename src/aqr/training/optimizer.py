@@ -41,6 +41,7 @@ def adamw(detector: nn.Module, config: Train) -> torch.optim.AdamW:
     Parameters are grouped by the factor of the longest `lr_mult` prefix that matches their name (whole parts of the
     dotted name: `image_encoder.neck` matches `image_encoder.neck.weight`, not `image_encoder.necklace`). Biases,
     norms and gates are not decayed: parameters with fewer than two dimensions, or whose own name says bias or norm.
+    Nor are reference points, which decay would draw into a corner of the range.
     Each group carries its factor as `lr_mult`.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
@@ -72,7 +73,7 @@ def adamw(detector: nn.Module, config: Train) -> torch.optim.AdamW:
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:
     own_name = name.rpartition(".")[2]
-    return parameter.ndim > 1 and "bias" not in own_name and "norm" not in own_name
+    return parameter.ndim > 1 and not any(word in own_name for word in ("bias", "norm", "reference_points"))
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
