@@ -92,7 +92,7 @@ def sweep(stage: Stage, moment: Moment, lidar: Pose, rng: np.random.Generator) -
     glass = ~ground & (roof.texture[solid] == Texture.GLASSHOUSE) & (normals[:, 2] < 0.7)
     strength = reflectivity * np.sqrt(np.maximum(slope, 0.02)) * np.exp(-2 * stage.weather.lidar_extinction * distance)
     strength = np.where(ground, strength * (1 - 0.6 * stage.weather.wet), strength)
-    chance = np.clip(1.4 - (distance / 60.0) ** 2 * 0.055 / np.maximum(strength, 1e-4), 0.0, 0.985)
+    chance = np.clip(1.4 - (distance / 60.0) ** 2 * 0.09 / np.maximum(strength, 1e-4), 0.0, 0.985)
     chance[glass] *= 0.45
     lost = ~hit | (rng.random(len(rays), dtype=np.float32) > chance)
     noisy = distance + RANGE_NOISE * rng.standard_normal(len(rays), dtype=np.float32)

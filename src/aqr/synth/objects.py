@@ -137,7 +137,7 @@ def _pick(rng: np.random.Generator, choices: tuple[Colour, ...]) -> Colour:
 
 def _shine(paint: Colour) -> float:
     """LiDAR reflectivity of a painted body: black cars send little back."""
-    return 0.04 + 0.75 * sum(paint) / 3
+    return 0.015 + 0.8 * sum(paint) / 3
 
 
 def _ordered(a: float, b: float) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -141,7 +142,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=20, help="synthetic scenes, two moments each")
     arguments = parser.parse_args()
     text = table(of_nuscenes(arguments.root, arguments.version), of_synthetic(arguments.scenes))
-    parser.exit(message=text)
+    sys.stdout.write(text)
 
 
 if __name__ == "__main__":

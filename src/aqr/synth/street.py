@@ -291,35 +291,47 @@ def _furniture(layout: Layout, interval: Interval, side: int, rng: np.random.Gen
     return parts
 
 
+def bollard(x: float, y: float) -> list[Solids]:
+    """Not annotated, and for the LiDAR a traffic cone: only its look tells."""
+    grey = (0.30, 0.30, 0.30)
+    return [
+        prism(2, (x, y), (KERB, KERB + 1.0), 0.16, grey, top_scale=0.22, texture=Texture.ROUGH, reflectivity=0.7),
+        block((x - 0.18, x + 0.18), (y - 0.18, y + 0.18), (KERB, KERB + 0.06), grey, reflectivity=0.1),
+    ]
+
+
+def planter(x: float, y: float) -> list[Solids]:
+    """Not annotated, and for the LiDAR a barrier."""
+    trough = (0.28, 0.26, 0.24)
+    return [
+        block(
+            (x - 1.25, x + 1.25),
+            (y - 0.22, y + 0.22),
+            (KERB, KERB + 0.3),
+            trough,
+            top_y=(y - 0.14, y + 0.14),
+            texture=Texture.ROUGH,
+            reflectivity=0.45,
+        ),
+        block(
+            (x - 1.23, x + 1.23),
+            (y - 0.14, y + 0.14),
+            (KERB + 0.3, KERB + 0.96),
+            (0.06, 0.15, 0.04),
+            top_y=(y - 0.1, y + 0.1),
+            texture=Texture.FOLIAGE,
+            reflectivity=0.6,
+        ),
+    ]
+
+
 def _small_thing(x: float, y: float, rng: np.random.Generator) -> list[Solids]:
-    """Bollards have the shape of traffic cones and planters that of barriers: only their look tells."""
     kind = int(rng.integers(5))
     top = KERB
     if kind == 0:
-        grey = (0.30, 0.30, 0.30)
-        return [
-            prism(2, (x, y), (top, top + 0.95), 0.17, grey, top_scale=0.25, texture=Texture.ROUGH, reflectivity=0.7),
-            block((x - 0.2, x + 0.2), (y - 0.2, y + 0.2), (top, top + 0.06), grey, reflectivity=0.1),
-        ]
+        return bollard(x, y)
     if kind == 1:
-        return [
-            block(
-                (x - 1.2, x + 1.2),
-                (y - 0.22, y + 0.22),
-                (top, top + 0.6),
-                (0.28, 0.26, 0.24),
-                texture=Texture.ROUGH,
-                reflectivity=0.5,
-            ),
-            block(
-                (x - 1.1, x + 1.1),
-                (y - 0.16, y + 0.16),
-                (top + 0.6, top + 1.0),
-                (0.06, 0.15, 0.04),
-                texture=Texture.FOLIAGE,
-                reflectivity=0.5,
-            ),
-        ]
+        return planter(x, y)
     if kind == 2:
         return [prism(2, (x, y), (top, top + 0.85), 0.2, (0.45, 0.03, 0.02), top_scale=0.8, reflectivity=0.5)]
     if kind == 3:
