@@ -113,7 +113,7 @@ class _Population:
             self.oncoming = _brake(self.times, speed, float(rng.uniform(5, 20)))
             route = _straight(start)
         elif self.plan == "turn":
-            self.travelled = _cruise(self.times, float(rng.uniform(3.5, 5.5)), rng)
+            self.travelled = _brake(self.times, float(rng.uniform(3.5, 5.5)), self.ahead + 40.0)
             side = -1 if self.ego_lane == layout.lanes - 1 and rng.random() < 0.6 else 1
             route = _turning(start, self.ahead, side * layout.crossing_half / 2, side)
         else:
@@ -412,7 +412,7 @@ def _pavement(town: _Population) -> None:
         rider = bool(k % 2)
         model = build("bicycle", rng, rider=rider)
         for _ in range(10):
-            x, y, side = spot(1.3, 1.7) if rider else spot(layout.walk - 0.6, layout.walk - 0.3)
+            x, y, side = spot(1.3, 1.7) if rider else spot(layout.walk - 1.3, layout.walk - 1.1)
             x = float(rng.uniform(0.0, 24.0)) if k < 2 else x
             heading = 0.0 if side < 0 else np.pi
             if rider:
@@ -425,7 +425,7 @@ def _pavement(town: _Population) -> None:
                 break
     for k in range(int(rng.integers(9, 18) + reach / 12)):
         model = build("pedestrian", rng)
-        x, y, _ = spot(1.4, layout.walk - 0.7)
+        x, y, _ = spot(1.4, layout.walk - 1.0)
         x = float(rng.uniform(0.0, 26.0)) if k < 3 else x
         if rng.random() < 0.3:
             samples = town.still(x, y, float(rng.uniform(-np.pi, np.pi)))
@@ -469,7 +469,7 @@ def _complete(town: _Population) -> None:
             if layout.on_crossing(x, 4.0):
                 continue
             if max(model.size[:2]) < 2.8:
-                y = float(rng.choice([-1, 1])) * (layout.half + float(rng.uniform(1.4, layout.walk - 0.7)))
+                y = float(rng.choice([-1, 1])) * (layout.half + float(rng.uniform(1.4, layout.walk - 1.0)))
             elif layout.lot[0] < x < layout.lot[1]:
                 y = layout.lot_side * (layout.half + layout.walk + float(rng.uniform(2.0, 15.0)))
             else:
