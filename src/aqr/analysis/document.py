@@ -37,6 +37,7 @@ _POINTS: Final = 400
 
 def document(
     runs: Sequence[Run],
+    main: Run,
     comparisons: Sequence[Comparison],
     findings: Sequence[Finding],
     recommendations: Sequence[Recommendation],
@@ -45,11 +46,12 @@ def document(
     extra_rows: Mapping[str, Mapping[str, float]],
     translate: Translator,
 ) -> dict[str, Any]:
-    """The report as JSON-ready values; NaN and infinity become null."""
+    """The report as JSON-ready values; NaN and infinity become null. `main` is the run that the verdict is about."""
     out: dict[str, Any] = clean(
         {
             "language": translate.language,
             "verdict": [translate.show(sentence) for sentence in verdict],
+            "main_run": main.name,
             "runs": [_run(run, translate) for run in runs],
             "extra_rows": [{"name": name, **row} for name, row in extra_rows.items()],
             "comparisons": [_comparison(one, translate) for one in comparisons],

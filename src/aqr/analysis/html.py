@@ -114,11 +114,12 @@ def _breakable(name: str) -> str:
 def _findings(data: Mapping[str, Any], t: Translator) -> str:
     if not data["findings"]:
         return ""
-    several = len(data["runs"]) > 1
     words = {"critical": t("critical"), "warning": t("warning"), "info": t("note")}
     items = []
     for one in data["findings"]:
-        where = f' <span class="run">{_breakable(one["run"])}</span>' if several and one["run"] else ""
+        where = (
+            f' <span class="run">{_breakable(one["run"])}</span>' if one["run"] not in (None, data["main_run"]) else ""
+        )
         severity = f'<span class="severity">{escape(words[one["severity"]])}</span>'
         items.append(
             f'<li class="{one["severity"]}"><h3>{severity} {escape(one["title"])}{where}</h3>'

@@ -11,7 +11,7 @@ import io
 import re
 import string
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -85,7 +85,11 @@ class Translator:
         return value
 
     def __call__(self, template: str) -> str:
-        return self._catalogue.gettext(template)
+        return self._catalogue.gettext(template) if template else ""
+
+    def sentences(self, shown: Sequence[str]) -> str:
+        """Sentences in a row, as the language sets them."""
+        return ("" if self.language == "zh" else " ").join(shown)
 
 
 @cache

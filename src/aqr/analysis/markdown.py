@@ -16,10 +16,9 @@ def markdown_report(data: Mapping[str, Any], t: Translator) -> str:
     parts += [_table(table) for table in (overall, *class_tables(data, t)) if table is not None]
     if data["findings"]:
         words = {"critical": t("critical"), "warning": t("warning"), "info": t("note")}
-        several = len(data["runs"]) > 1
         lines = [
             f"- **{words[one['severity']]}: {_plain(one['title'])}**"
-            + (f" [{_plain(one['run'])}]" if several and one["run"] else "")
+            + (f" [{_plain(one['run'])}]" if one["run"] not in (None, data["main_run"]) else "")
             + f". {_plain(one['detail'])} (`{one['id']}`, {_plain(one['source'])})"
             for one in data["findings"]
         ]

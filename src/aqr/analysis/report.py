@@ -112,6 +112,7 @@ def analyze(
     )
     data = document(
         read,
+        main,
         list(comparisons.values()),
         findings,
         recommendations,
@@ -126,7 +127,7 @@ def analyze(
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder for the report") from None
     report = Report(
-        verdict=" ".join(data["verdict"]),
+        verdict=translate.sentences(data["verdict"]),
         data=data,
         html=folder / "report.html",
         markdown=folder / "report.md",

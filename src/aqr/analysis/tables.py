@@ -23,7 +23,7 @@ class Table:
     folded: bool = False
 
 
-def number(value: float | None, digits: int = 4, sign: bool = False) -> str:
+def shown_number(value: float | None, digits: int = 4, sign: bool = False) -> str:
     """A figure, or a dash where it is not known."""
     if value is None:
         return NOTHING
@@ -39,17 +39,17 @@ def class_tables(data: Mapping[str, Any], t: Translator) -> list[Table]:
 def overall_table(data: Mapping[str, Any], t: Translator) -> Table | None:
     """Overall metrics of every row and run, and their differences."""
     rows: list[tuple[str, ...]] = [
-        (t(extra["name"]), *(number(extra.get(name)) for name in METRICS)) for extra in data["extra_rows"]
+        (t(extra["name"]), *(shown_number(extra.get(name)) for name in METRICS)) for extra in data["extra_rows"]
     ]
     rows += [
-        (run["name"], *(number(run["evaluation"][name]) for name in METRICS))
+        (run["name"], *(shown_number(run["evaluation"][name]) for name in METRICS))
         for run in data["runs"]
         if run["evaluation"] is not None
     ]
     for one in data["comparisons"]:
         if one["metrics_delta"]:
             label = t.show(text("{run} − {baseline}", run=one["run"], baseline=one["baseline"]))
-            rows.append((label, *(number(one["metrics_delta"].get(name), sign=True) for name in METRICS)))
+            rows.append((label, *(shown_number(one["metrics_delta"].get(name), sign=True) for name in METRICS)))
         if one["intervals"]:
             ends = one["intervals"]["metrics"]
             label = t.show(text("95 % over {scenes} scenes", scenes=one["intervals"]["scenes"]))
@@ -68,7 +68,11 @@ def overall_table(data: Mapping[str, Any], t: Translator) -> Table | None:
 
 
 def _ends(interval: Sequence[float] | None) -> str:
-    return NOTHING if interval is None else f"{number(interval[0], sign=True)} … {number(interval[1], sign=True)}"
+    return (
+        NOTHING
+        if interval is None
+        else f"{shown_number(interval[0], sign=True)} … {shown_number(interval[1], sign=True)}"
+    )
 
 
 def _scored(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -87,8 +91,8 @@ def _ap_by_class(data: Mapping[str, Any], t: Translator) -> Table | None:
     rows = []
     for name in _class_names(runs):
         row = [name]
-        row += [number(run["evaluation"]["per_class"].get(name, {}).get("AP"), 3) for run in runs]
-        row += [number(one["per_class_AP_delta"].get(name), 3, sign=True) for one in compared]
+        row += [shown_number(run["evaluation"]["per_class"].get(name, {}).get("AP"), 3) for run in runs]
+        row += [shown_number(one["per_class_AP_delta"].get(name), 3, sign=True) for one in compared]
         rows.append(tuple(row))
     head = (t("class"), *(run["name"] for run in runs), *(f"{one['run']} − {one['baseline']}" for one in compared))
     return Table("ap", t("AP by class"), head, tuple(rows))
@@ -102,7 +106,7 @@ def _errors_by_class(data: Mapping[str, Any], t: Translator) -> Table | None:
             result = run["evaluation"]["per_class"].get(name)
             if result is not None and any(result[error] is not None for error in CLASS_METRICS[1:]):
                 label = name if len(runs) == 1 else f"{name} · {run['name']}"
-                rows.append((label, *(number(result[error], 3) for error in CLASS_METRICS[1:])))
+                rows.append((label, *(shown_number(result[error], 3) for error in CLASS_METRICS[1:])))
     if not rows:
         return None
     note = t("A dash: nuScenes does not define the error for the class, or the log does not say.")
@@ -119,11 +123,11 @@ def run_table(data: Mapping[str, Any], t: Translator) -> Table | None:
         ("max_weight_clamp", lambda run: _setting(run, "max_weight_clamp", t)),
         ("residual_weight", lambda run: _setting(run, "residual_weight", t)),
         (t("formula"), lambda run: _setting(run, "form", t)),
-        (t("iterations"), lambda run: number(run["training"]["iterations"], 0)),
-        (t("loss, first line"), lambda run: number(run["training"]["loss_first"])),
-        (t("loss, last line"), lambda run: number(run["training"]["loss_last"])),
-        (t("step time, median (s)"), lambda run: number(run["training"]["step_time_median_s"])),
-        (t("memory, largest (MB)"), lambda run: number(run["training"]["memory_max_mb"], 0)),
+        (t("iterations"), lambda run: shown_number(run["training"]["iterations"], 0)),
+        (t("loss, first line"), lambda run: shown_number(run["training"]["loss_first"])),
+        (t("loss, last line"), lambda run: shown_number(run["training"]["loss_last"])),
+        (t("step time, median (s)"), lambda run: shown_number(run["training"]["step_time_median_s"])),
+        (t("memory, largest (MB)"), lambda run: shown_number(run["training"]["memory_max_mb"], 0)),
         (
             t("gradient not finite at"),
             lambda run: ", ".join(map(str, run["training"]["nonfinite_grad_iterations"][:12])) or NOTHING,
@@ -157,7 +161,7 @@ def recommendation_table(data: Mapping[str, Any], t: Translator) -> Table | None
                 t("without AQR") if one["name"] == "off" else t(one["name"]),
                 NOTHING if one["max_weight_clamp"] is None else str(one["max_weight_clamp"]),
                 NOTHING if one["residual_weight"] is None else str(one["residual_weight"]),
-                number(one["theoretical_max"], 3),
+                shown_number(one["theoretical_max"], 3),
                 NOTHING if camera is None or one["name"] == "off" else f"{100 * camera[0]:.1f}–{100 * camera[1]:.1f}",
                 one["reason"],
             )

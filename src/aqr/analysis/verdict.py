@@ -7,7 +7,7 @@ from typing import Final
 
 from aqr.analysis.comparison import Comparison
 from aqr.analysis.findings import Finding
-from aqr.analysis.language import Message, text
+from aqr.analysis.language import Listing, Message, Value, text
 from aqr.analysis.recommend import OFF, Recommendation
 from aqr.analysis.run import Run
 
@@ -60,17 +60,22 @@ def _score(run: Run, comparison: Comparison | None, findings: Sequence[Finding])
     ratio = comparison.step_time_ratio
     nds = comparison.metrics.get("NDS")
     alike = comparison.like_for_like is not False
-    template = "With AQR mAP is {score:.4f}, without it {other:.4f}: {change:+.2f} points{nds}{cost}{alike}; {spread}."
-    plain = "mAP is {score:.4f}, in the baseline {other:.4f}: {change:+.2f} points{nds}{cost}{alike}; {spread}."
+    values: dict[str, Value | Message | Listing] = {
+        "score": score,
+        "other": score - change,
+        "change": 100 * change,
+        "nds": text(" (NDS {change:+.2f})", change=100 * nds) if nds is not None else "",
+        "cost": text(", at {ratio:.2f} times the step time", ratio=ratio) if ratio is not None else "",
+        "alike": "" if alike else text(", but the baseline was not trained the same way"),
+        "spread": _spread(comparison),
+    }
+    if run.uses_aqr:
+        return text(
+            "With AQR mAP is {score:.4f}, without it {other:.4f}: {change:+.2f} points{nds}{cost}{alike}; {spread}.",
+            **values,
+        )
     return text(
-        template if run.uses_aqr else plain,
-        score=score,
-        other=score - change,
-        change=100 * change,
-        nds=text(" (NDS {change:+.2f})", change=100 * nds) if nds is not None else "",
-        cost=text(", at {ratio:.2f} times the step time", ratio=ratio) if ratio is not None else "",
-        spread=_spread(comparison),
-        alike="" if alike else text(", but the baseline was not trained the same way"),
+        "mAP is {score:.4f}, in the baseline {other:.4f}: {change:+.2f} points{nds}{cost}{alike}; {spread}.", **values
     )
 
 

@@ -1,0 +1,247 @@
+"""What AQR did: weights, modulation, maps, and what other settings would do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aqr.analysis.figures.figure import BAND, COLOURS, Colours, Figure, Runs, labels, layout_of
+from aqr.analysis.findings.bands import CAMERA_CHANGE
+from aqr.analysis.language import Translator, text
+
+
+def weights(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator) -> Figure | None:
+    shown = _with_snapshots(runs)
+    traces = []
+    for number, run in enumerate(shown):
+        for place, (group, what) in enumerate(
+            (("lidar_weights", t("LiDAR weight")), ("camera_weights", t("camera weight")))
+        ):
+            colour = COLOURS[(2 * number + place) % len(COLOURS)]
+            traces += _over_time(run, group, "mean", colour, labels(run, what, len(shown) > 1), 1.0)
+    if not traces:
+        return None
+    return Figure(
+        "weights",
+        text("Query weights"),
+        text(
+            "Mean weight of the queries over all ranks; the band is one standard deviation between ranks, where known."
+        ),
+        {"data": traces, "layout": layout_of(t, "forward pass", "weight")},
+    )
+
+
+def modulation(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator) -> Figure | None:
+    shown = _with_snapshots(runs)
+    traces = []
+    for number, run in enumerate(shown):
+        for place, (group, what) in enumerate(
+            (("modulation_bev", t("BEV modulation")), ("modulation_pers", t("image modulation")))
+        ):
+            colour = COLOURS[(2 * number + place) % len(COLOURS)]
+            traces += _over_time(run, group, "relative_change", colour, labels(run, what, len(shown) > 1), 100.0)
+    if not traces:
+        return None
+    low, high = (100 * edge for edge in CAMERA_CHANGE)
+    layout = layout_of(t, "forward pass", "relative change, %", yaxis={"rangemode": "tozero"})
+    layout["shapes"] = [
+        {
+            "type": "rect",
+            "xref": "paper",
+            "x0": 0,
+            "x1": 1,
+            "y0": low,
+            "y1": high,
+            "fillcolor": BAND,
+            "line": {"width": 0},
+            "layer": "below",
+        }
+    ]
+    layout["annotations"] = [
+        {
+            "xref": "paper",
+            "x": 0.01,
+            "y": (low + high) / 2,
+            "text": t("wanted for images"),
+            "showarrow": False,
+            "xanchor": "left",
+            "font": {"size": 12, "color": "#00664b"},
+        }
+    ]
+    return Figure(
+        "modulation",
+        text("Strength of the modulation"),
+        text("Mean of |F′ − F| / |F|; the green band is the wanted range for image features."),
+        {"data": traces, "layout": layout},
+    )
+
+
+def maps(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator) -> Figure | None:
+    shown = _with_snapshots(runs)
+    traces = []
+    for number, run in enumerate(shown):
+        for place, (group, what) in enumerate((("weight_map_bev", t("BEV map")), ("weight_map_pers", t("image map")))):
+            colour = COLOURS[(2 * number + place) % len(COLOURS)]
+            traces += _over_time(
+                run, group, "mean", colour, labels(run, t.show(text("{map}, mean", map=what)), len(shown) > 1), 1.0
+            )
+            highs = _over_time(
+                run, group, "max", colour, labels(run, t.show(text("{map}, maximum", map=what)), len(shown) > 1), 1.0
+            )
+            for trace in highs:
+                trace["line"] = {"color": colour, "width": 2, "dash": "dash" if place else "dot"}
+            traces += highs
+    if not traces:
+        return None
+    return Figure(
+        "maps",
+        text("Weight maps"),
+        text("Mean and maximum of the weight maps; a maximum that lies flat stands at the clamp."),
+        {"data": traces, "layout": layout_of(t, "forward pass", "weight", yaxis={"rangemode": "tozero"})},
+    )
+
+
+def _with_snapshots(runs: Runs) -> list[Mapping[str, Any]]:
+    return [run for run in runs if run["aqr"]["snapshots"]]
+
+
+def _over_time(
+    run: Mapping[str, Any], group: str, statistic: str, colour: str, label: str, scale: float
+) -> list[dict[str, Any]]:
+    """A line over snapshots and, where known, a band of one standard deviation between ranks."""
+    points = [
+        (one["forward"], scale * one[group][statistic], one[group].get(f"{statistic}_rank_std"))
+        for one in run["aqr"]["snapshots"]
+        if one[group] is not None and one[group].get(statistic) is not None
+    ]
+    if not points:
+        return []
+    x = [point[0] for point in points]
+    y = [point[1] for point in points]
+    traces = []
+    if all(point[2] is not None for point in points):
+        spread = [scale * point[2] for point in points]
+        traces.append(
+            {
+                "type": "scatter",
+                "x": [*x, *x[::-1]],
+                "y": [a + b for a, b in zip(y, spread, strict=True)]
+                + [a - b for a, b in zip(y, spread, strict=True)][::-1],
+                "fill": "toself",
+                "fillcolor": _faint(colour),
+                "line": {"width": 0},
+                "hoverinfo": "skip",
+                "showlegend": False,
+                "mode": "lines",
+            }
+        )
+    traces.append(
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "x": x,
+            "y": y,
+            "name": label,
+            "line": {"color": colour, "width": 2},
+        }
+    )
+    return traces
+
+
+def _faint(colour: str) -> str:
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, 0.18)"
+
+
+def whatif(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator) -> Figure | None:
+    if not data["whatif"]:
+        return None
+    grid = data["whatif"][0]
+    cells = [cell for cell in grid["cells"] if cell["camera_expected"] is not None]
+    if not cells:
+        return None
+    clamps = sorted({cell["max_weight_clamp"] for cell in cells})
+    residuals = sorted({cell["residual_weight"] for cell in cells})
+    at = {(cell["max_weight_clamp"], cell["residual_weight"]): cell for cell in cells}
+    z = [[100 * at[clamp, residual]["camera_expected"] for residual in residuals] for clamp in clamps]
+    factor = t("largest factor")
+    hover = [[_forecast(at[clamp, residual], factor) for residual in residuals] for clamp in clamps]
+    low, high = (100 * edge for edge in CAMERA_CHANGE)
+    traces: list[dict[str, Any]] = [
+        {
+            "type": "heatmap",
+            "x": residuals,
+            "y": clamps,
+            "z": z,
+            "text": hover,
+            "zsmooth": False,
+            "zmin": 0,
+            "zmax": max(50.0, max(map(max, z))),
+            "colorscale": [[0, "#f4f8fb"], [0.5, "#9ecae1"], [1, "#08519c"]],
+            "hovertemplate": "residual %{x:.2f}, clamp %{y:.2f}<br>%{text}<extra></extra>",
+            "colorbar": {"title": {"text": "%"}, "thickness": 12, "len": 0.9},
+        }
+    ]
+    traces += [_contour(residuals, clamps, z, level) for level in (low, high)]
+    settings = [
+        (run["name"], run["config"]["max_weight_clamp"], run["config"]["residual_weight"], "#D55E00", "circle")
+        for run in runs
+    ]
+    settings += [
+        (one["name"], one["max_weight_clamp"], one["residual_weight"], "#000000", "diamond")
+        for one in data["recommendations"]
+    ]
+    seen = set()
+    for name, clamp, residual, colour, symbol in settings:
+        if clamp is None or residual is None or (name, clamp, residual) in seen:
+            continue
+        seen.add((name, clamp, residual))
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers+text" if symbol == "diamond" else "markers",
+                "x": [residual],
+                "y": [clamp],
+                "text": [name],
+                "textposition": "top center",
+                "name": name,
+                "showlegend": symbol == "circle",
+                "marker": {"size": 12, "symbol": symbol, "color": colour, "line": {"color": "#fff", "width": 1.5}},
+                "hovertemplate": f"{name}: clamp {clamp:g}, residual {residual:g}<extra></extra>",
+            }
+        )
+    return Figure(
+        "whatif",
+        text("What if: image modulation by clamp and residual"),
+        text(
+            "Expected change of image features, per cent; between the green lines lies the wanted band. Circles are "
+            "runs, diamonds recommended settings."
+        ),
+        {"data": traces, "layout": layout_of(t, "residual_weight", "max_weight_clamp", height=460)},
+    )
+
+
+def _forecast(cell: Mapping[str, Any], factor: str) -> str:
+    low, high = (100 * edge for edge in cell["camera"])
+    return f"{low:.1f}–{high:.1f} %<br>{factor} {cell['theoretical_max']:.2f}"
+
+
+def _contour(x: Sequence[float], y: Sequence[float], z: Sequence[Sequence[float]], level: float) -> dict[str, Any]:
+    return {
+        "type": "contour",
+        "x": x,
+        "y": y,
+        "z": z,
+        "showscale": False,
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "contours": {
+            "start": level,
+            "end": level,
+            "size": 1,
+            "coloring": "none",
+            "showlabels": True,
+            "labelfont": {"size": 12, "color": "#00664b"},
+        },
+        "line": {"color": "#009E73", "width": 2.5},
+    }
