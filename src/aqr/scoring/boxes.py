@@ -24,6 +24,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 NO_ATTRIBUTE: Final = -1
+_DECIMALS: Final = 6
 MAX_BOXES_PER_SAMPLE: Final = 500
 """nuScenes' limit on the predictions of one sample, before any filter."""
 
@@ -103,6 +104,9 @@ class Predictions(Boxes):
     ) -> Predictions:
         """Detections in LiDAR frames, carried to the global frame.
 
+        Lengths, velocities and quaternions are rounded to six decimals, micrometres and microradians: far finer than
+        a network's 32-bit numbers, and a submission of them is a third smaller and quicker to write.
+
         Args:
             sample: [N] int, index into `Samples.tokens` and into `lidar_to_global`.
             boxes: [N, 9], x, y, z, l, w, h, yaw, vx, vy in each sample's own, unaugmented LiDAR frame.
@@ -118,17 +122,17 @@ class Predictions(Boxes):
         turn_quaternion = np.array([geometry.quaternion_from_rotation(r) for r in turn]).reshape(-1, 4)
         along_z = np.zeros(len(rows))
         velocity = np.column_stack([b[:, geometry.VELOCITY], along_z])
+        size = b[:, geometry.SIZE]
         half = b[:, geometry.YAW] / 2
         tw, tx, ty, tz = turn_quaternion[rows].T
         cos, sin = np.cos(half), np.sin(half)
+        rotation = np.column_stack([tw * cos - tz * sin, tx * cos + ty * sin, ty * cos - tx * sin, tz * cos + tw * sin])
         return cls(
             sample=rows,
-            translation=_turn(turn[rows], b[:, geometry.CENTER]) + shift[rows],
-            size=b[:, geometry.SIZE],
-            rotation=np.column_stack(
-                [tw * cos - tz * sin, tx * cos + ty * sin, ty * cos - tx * sin, tz * cos + tw * sin]
-            ),
-            velocity=_turn(turn[rows], velocity)[:, :2],
+            translation=np.round(_turn(turn[rows], b[:, geometry.CENTER]) + shift[rows], _DECIMALS),
+            size=np.where(size > 0, np.maximum(np.round(size, _DECIMALS), 10.0**-_DECIMALS), size),
+            rotation=np.round(rotation, _DECIMALS),
+            velocity=np.round(_turn(turn[rows], velocity)[:, :2], _DECIMALS),
             label=np.asarray(label, dtype=np.int64),
             attribute=np.asarray(attribute, dtype=np.int64),
             score=np.asarray(score, dtype=np.float64),
