@@ -144,7 +144,7 @@ class Light:
         colour[k] = colour[k] * np.float32(0.05) + np.float32(0.012)
         mirror[k] = 0.16
         k = of(Texture.FOLIAGE)
-        colour[k] *= (np.float32(0.45) + np.float32(1.1) * _noise(local, k, 4.0))[:, None]
+        colour[k] *= (np.float32(0.45) + np.float32(0.55) * (_noise(local, k, 3.5) + _noise(local, k, 11.0)))[:, None]
         k = of(Texture.ROUGH)
         colour[k] *= (np.float32(0.8) + np.float32(0.4) * _noise(local, k, 9.0))[:, None]
         k = of(Texture.STRIPES)

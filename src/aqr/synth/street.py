@@ -225,17 +225,18 @@ def _buildings(layout: Layout, interval: Interval, side: int, rng: np.random.Gen
 
 
 def _tree(x: float, y: float, rng: np.random.Generator) -> list[Solids]:
-    height = float(rng.uniform(4.5, 8.5))
-    crown = float(rng.uniform(1.3, 2.2))
+    """A trunk and three overlapping crowns, which leave people (and the sensors) room below."""
+    crown = float(rng.uniform(1.2, 1.9))
+    middle = max(float(rng.uniform(4.2, 6.5)), 3.0 + 1.2 * crown)
     green = (float(rng.uniform(0.04, 0.10)), float(rng.uniform(0.12, 0.22)), float(rng.uniform(0.02, 0.05)))
-    trunk = prism(2, (x, y), (0.0, height - crown), float(rng.uniform(0.10, 0.18)), _BARK, texture=Texture.ROUGH)
+    trunk = prism(2, (x, y), (0.0, middle), float(rng.uniform(0.10, 0.18)), _BARK, texture=Texture.ROUGH)
     parts = [trunk]
     for _ in range(3):
-        shift = rng.uniform(-0.5, 0.5, 3) * crown
-        radii = crown * rng.uniform(0.6, 0.95, 3)
+        shift = rng.uniform(-0.45, 0.45, 3) * crown
+        radii = crown * rng.uniform(0.6, 0.9, 3)
         parts.append(
             ball(
-                (x + float(shift[0]), y + float(shift[1]), height - crown * 0.8 + float(shift[2])),
+                (x + float(shift[0]), y + float(shift[1]), middle + float(shift[2])),
                 (float(radii[0]), float(radii[1]), float(radii[2])),
                 green,
                 texture=Texture.FOLIAGE,

@@ -1,0 +1,240 @@
+"""Speed of the synthetic world, and the pictures of docs/synth.md.
+
+    python benchmarks/synth.py speed
+    python benchmarks/synth.py pictures docs [NUSCENES_ROOT]
+
+CPU time per keyframe on one core of a shared 2-core virtual machine, scene set-up left out:
+
+| preset | images | sweeps | s per keyframe | cameras | LiDAR | JPEG, tables, disk |
+|---|---|---|---|---|---|---|
+| tiny | 352 x 198 | 1 | 0.19 | 69% | 15% | 16% |
+| small | 704 x 396 | 4 | 0.59 | 81% | 11% | 7% |
+| full | 1600 x 900 | 9 | 3.24 | 94% | 4% | 3% |
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw
+
+from aqr.geometry import BOX_EDGES, Pose, box_corners, points_in_boxes, project
+from aqr.synth import recorder
+from aqr.synth.camera import View, render
+from aqr.synth.lidar import sweep
+from aqr.synth.objects import build
+from aqr.synth.presets import PRESETS
+from aqr.synth.realism import RANGES, of_nuscenes, of_synthetic
+from aqr.synth.recorder import SceneJob, record
+from aqr.synth.rig import LIDAR_TO_EGO, Camera, draw_rig
+from aqr.synth.scene import draw_scene, lidar_boxes
+from aqr.synth.shadows import ShadowPainter
+from aqr.synth.solids import Solids, block
+from aqr.synth.stage import Moment, Stage
+from aqr.synth.street import KERB, bollard, planter
+from aqr.synth.weather import Weather, draw_weather
+
+matplotlib.use("Agg")
+
+COLOURS = {
+    "car": (255, 210, 0), "truck": (255, 140, 0), "bus": (255, 0, 255), "trailer": (255, 60, 60),
+    "construction_vehicle": (80, 120, 255), "pedestrian": (0, 230, 255), "bicycle": (0, 170, 255),
+    "motorcycle": (255, 150, 200), "barrier": (120, 255, 0), "traffic_cone": (255, 255, 255),
+}  # fmt: skip
+ROWS = (("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT"), ("CAM_BACK_RIGHT", "CAM_BACK", "CAM_BACK_LEFT"))
+
+
+def speed() -> None:
+    spent: dict[str, float] = {}
+
+    def timed(name: str, function: Callable[..., object]) -> Callable[..., object]:
+        def wrapped(*args: object, **options: object) -> object:
+            begin = time.process_time()
+            try:
+                return function(*args, **options)
+            finally:
+                spent[name] = spent.get(name, 0.0) + time.process_time() - begin
+
+        return wrapped
+
+    recorder.render = timed("cameras", recorder.render)  # type: ignore[assignment]
+    recorder.sweep = timed("lidar", recorder.sweep)  # type: ignore[assignment]
+    recorder.draw_scene = timed("scene", recorder.draw_scene)  # type: ignore[assignment]
+    for name, preset in PRESETS.items():
+        spent.clear()
+        short = replace(preset, keyframes=5)
+        with tempfile.TemporaryDirectory() as folder:
+            begin = time.process_time()
+            record(SceneJob("scene-0061", 5, short), Path(folder), lambda: None)
+            total = (time.process_time() - begin - spent["scene"]) / short.keyframes
+        cameras, lidar = (spent[part] / short.keyframes for part in ("cameras", "lidar"))
+        height, width = preset.image_size
+        sys.stdout.write(
+            f"| {name} | {width} x {height} | {preset.sweeps} | {total:.2f} | {cameras / total:.0%} | "
+            f"{lidar / total:.0%} | {1 - (cameras + lidar) / total:.0%} |\n"
+        )
+
+
+def weather(words: str) -> Weather:
+    return next(w for seed in range(500) if (w := draw_weather(np.random.default_rng(seed))).words == words)
+
+
+def picture(stage: Stage, moment: Moment, ego: Pose, camera: Camera, size: tuple[int, int]) -> View:
+    shadows = ShadowPainter(stage).paint(moment, ego)
+    rng = np.random.default_rng(0)
+    return render(stage, moment, shadows, ego @ camera.to_ego, ego, camera.intrinsic(size), size, rng)
+
+
+def with_boxes(stage: Stage, moment: Moment, ego: Pose, camera: Camera, view: View) -> Image.Image:
+    image = Image.fromarray(view.image)
+    pen = ImageDraw.Draw(image)
+    size = (image.height, image.width)
+    intrinsic = np.eye(4)
+    intrinsic[:3, :3] = camera.intrinsic(size)
+    sizes = np.array([actor.model.size for actor in stage.traffic.actors])
+    boxes = np.column_stack([moment.poses[:, :3] + np.array([0, 0, 0.5]) * sizes[:, 2:], sizes, moment.poses[:, 3]])
+    pixels, depth = project(box_corners(boxes), intrinsic @ (ego @ camera.to_ego).inverse().matrix)
+    for n, actor in enumerate(stage.traffic.actors):
+        if (depth[n] < 0.3).any() or view.visible[n] < 12:
+            continue
+        for a, b in BOX_EDGES:
+            pen.line([tuple(pixels[n, a]), tuple(pixels[n, b])], fill=COLOURS[actor.name], width=1)
+    return image
+
+
+def mosaic(rows: list[list[Image.Image]], gap: int = 4) -> Image.Image:
+    width = max(sum(image.width + gap for image in row) for row in rows) - gap
+    height = sum(max(image.height for image in row) + gap for row in rows) - gap
+    out, y = Image.new("RGB", (width, height), "white"), 0
+    for row in rows:
+        x = 0
+        for image in row:
+            out.paste(image, (x, y))
+            x += image.width + gap
+        y += max(image.height for image in row) + gap
+    return out
+
+
+def pictures(out: Path, real: Path | None) -> None:
+    rig = {camera.channel: camera for camera in draw_rig(np.random.default_rng(0))}
+    seconds = 2.0
+    stage = draw_scene((6, 61), 8)
+    moment, ego = stage.at(seconds), stage.ego(seconds)
+    size = (252, 448)
+    rows = [
+        [with_boxes(stage, moment, ego, rig[c], picture(stage, moment, ego, rig[c], size)) for c in row] for row in ROWS
+    ]
+    mosaic(rows).save(out / "synth-cameras.jpg", quality=84)
+
+    words = ("Clear day", "Cloudy day", "Day, rain", "Day, fog", "Night", "Night, after rain")
+    views = []
+    for light in words:
+        scene = replace(stage, weather=weather(light))
+        views.append(Image.fromarray(picture(scene, moment, ego, rig["CAM_FRONT"], size).image))
+    mosaic([views[:3], views[3:]]).save(out / "synth-weather.jpg", quality=84)
+    _complementary(out, stage, rig["CAM_FRONT"])
+    _lidar(out, stage, seconds, real)
+
+
+def _alone(stage: Stage, things: list[Solids], light: str) -> tuple[Stage, Moment]:
+    solids = Solids.stack(things)
+    owners = np.repeat(np.arange(len(things)), [len(t) for t in things])
+    scene = replace(stage, weather=weather(light), street=replace(stage.street, scenery=Solids.stack([])))
+    return scene, Moment(solids, owners, np.zeros((len(solids), 4)), np.zeros((len(things), 4)))
+
+
+def _complementary(out: Path, stage: Stage, camera: Camera) -> None:
+    """Experiments on an empty street: what the camera shows beside what the LiDAR returns."""
+    ego = Pose(np.eye(3), np.array([2.0, 0.0, 0.0]))
+
+    def make(name: str, seed: int, x: float, y: float, yaw: float = 0.0) -> Solids:
+        return build(name, np.random.default_rng(seed)).solids.placed(x, y, KERB, yaw)
+
+    people = [build("pedestrian", np.random.default_rng(s)) for s in range(50)]
+    short = next(person for person in people if 1.60 < person.size[2] < 1.67)
+    wall = block((10.6, 11.0), (-2.0, 3.0), (0.0, 1.62), (0.35, 0.3, 0.25))
+    sets: list[tuple[str, str, list[Solids]]] = [
+        ("cone and bollard, barrier and planter", "Clear day",
+         [make("traffic_cone", 0, 13.0, 2.6), Solids.stack(bollard(13.0, 1.4)),
+          make("barrier", 1, 13.5, -0.9, np.pi / 2), Solids.stack(planter(13.5, -4.0)).placed(0, 0, 0, 0)]),
+        ("pedestrians in the dark", "Night", [make("pedestrian", 4, 30.0, 8.5), make("pedestrian", 5, 24.0, -7.0)]),
+        ("a pedestrian behind a wall", "Clear day", [wall, short.solids.placed(17.0, 0.5, 0.0, 0.0)]),
+        ("cones at 52 m", "Clear day", [make("traffic_cone", s, 52.0, y) for s, y in enumerate((-4.0, -1.0, 2.0))]),
+    ]  # fmt: skip
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, len(sets), figsize=(14, 5.2), constrained_layout=True)
+    for column, (title, light, things) in enumerate(sets):
+        scene, moment = _alone(stage, things, light)
+        view = picture(scene, moment, ego, camera, (450, 800))
+        lidar = ego @ LIDAR_TO_EGO
+        points = sweep(scene, moment, lidar, np.random.default_rng(0)).astype(np.float64)
+        spots = lidar.apply(points[np.linalg.norm(points[:, :3], axis=1) > 2, :3])
+        spots = spots[(spots[:, 2] > KERB + 0.1) & (spots[:, 0] > 8)]
+        corners = moment.solids.corners.reshape(-1, 3)
+        intrinsic = np.eye(4)
+        intrinsic[:3, :3] = camera.intrinsic((450, 800))
+        pixels, _ = project(corners, intrinsic @ (ego @ camera.to_ego).inverse().matrix)
+        (u0, v0), (u1, v1) = pixels.min(axis=0) - 25, pixels.max(axis=0) + 25
+        axes[0, column].imshow(view.image)
+        axes[0, column].set(xlim=(max(u0, 0), min(u1, 800)), ylim=(min(v1, 450), max(v0, 0)), title=title)
+        axes[0, column].set_xticks([])
+        axes[0, column].set_yticks([])
+        axes[1, column].scatter(-spots[:, 1], spots[:, 2], s=14, c=spots[:, 0], cmap="viridis")
+        axes[1, column].set(xlim=(-corners[:, 1].max() - 1, -corners[:, 1].min() + 1), ylim=(-0.1, 2.6))
+        axes[1, column].set_xlabel("m to the right; LiDAR echoes seen from behind")
+    figure.savefig(out / "synth-complementary.png", dpi=70)
+    plt.close(figure)
+
+
+def _lidar(out: Path, stage: Stage, seconds: float, real: Path | None) -> None:
+    from matplotlib import pyplot as plt
+
+    moment, ego = stage.at(seconds), stage.ego(seconds)
+    points = sweep(stage, moment, ego @ LIDAR_TO_EGO, np.random.default_rng(0))
+    figure, (top, bars) = plt.subplots(1, 2, figsize=(14, 6.6), constrained_layout=True)
+    far = np.linalg.norm(points[:, :3], axis=1) > 2
+    top.scatter(points[far, 0], points[far, 1], s=0.4, c=np.minimum(points[far, 3], 60), cmap="viridis")
+    boxes = lidar_boxes(stage, moment, seconds)
+    filled = points_in_boxes(points[far], boxes).any(axis=1)
+    for box, actor, full in zip(boxes, stage.traffic.actors, filled, strict=True):
+        if not full:
+            continue
+        corner = box_corners(box[None])[0, [0, 1, 2, 3, 0], :2]
+        top.plot(*corner.T, color=np.array(COLOURS[actor.name]) / 330, linewidth=1.2)
+    top.set(xlim=(-45, 45), ylim=(-40, 50), aspect="equal", title="One synthetic sweep and its boxes, LiDAR frame, m")
+    synthetic = of_synthetic(20)
+    place = np.arange(len(RANGES) - 1)
+    bars.bar(place + 0.2, synthetic.ranges, 0.4, label="synthetic, mean of 40 sweeps")
+    if real is not None:
+        bars.bar(place - 0.2, of_nuscenes(real).ranges, 0.4, label="one real nuScenes sweep")
+    bars.set_xticks(place, [f"{a:g}-{b:g}" for a, b in pairwise(RANGES)], rotation=45)
+    bars.set(title="Points per sweep by range, m", ylabel="points")
+    bars.legend()
+    figure.savefig(out / "synth-lidar.png", dpi=70)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["speed", "pictures"])
+    parser.add_argument("out", type=Path, nargs="?", default=Path("docs"))
+    parser.add_argument("real", type=Path, nargs="?")
+    arguments = parser.parse_args()
+    if arguments.what == "speed":
+        speed()
+    else:
+        pictures(arguments.out, arguments.real)
+
+
+if __name__ == "__main__":
+    main()
