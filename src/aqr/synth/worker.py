@@ -1,12 +1,13 @@
 """A worker process: reads scenes from its input, one per line, and reports on its output.
 
 It answers `keyframe` after each keyframe, `done` after each scene, or an error number and a file name. When its
-parent dies, its input ends and so does it.
+parent dies, its input ends and so does it; an interrupt from the keyboard is the parent's to handle.
 """
 
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from aqr.synth.world import job_from_json, record_scene
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     out = Path(sys.argv[1])
 
     def tell(message: str) -> None:
