@@ -27,9 +27,8 @@ def losses(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator)
 
 def parts(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator) -> Figure | None:
     """Small multiples: one panel per part, one colour per run."""
-    found = dict.fromkeys(
-        name for run in runs for name in run["training"]["series"] if "loss" in name and name != "loss"
-    )
+    logged = dict.fromkeys(name for run in runs for name in run["training"]["series"])
+    found = [name for name in logged if "loss" in name and name != "loss"]
     main = [name for name in found if "." not in name][:_PANELS] or found[:_PANELS]
     if not main:
         return None

@@ -1,24 +1,26 @@
 """`AQR Debug Info (Forward #1000)` blocks, printed by any number of ranks in any order.
 
-Ranks print without their number and may cut into each other, line by line. A section (`lidar_weights_stats:` and its
-values) is used only where it is whole: its statistics in the log's usual order, none twice, no empty section before it.
-A rank's own lines follow its header in order, so a section that passes cannot hold another section's values. Where a
-launcher put the rank before each line (`[rank3]:`), the ranks are told apart by it.
+Ranks print without their number and may cut into each other, line by line. The first line of a block closes the block
+before it, so a block that another rank cut into lacks lines, and what it lacks is a surplus in a later block of the
+same forward pass. Where no block has a surplus, no rank cut into another, and every section (`lidar_weights_stats:`
+and its values) that is whole is used. Where one has, the blocks before the first incomplete one are used and no others.
+Where a launcher put the rank before each line (`[rank3]:`), the ranks are told apart by it.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
 from aqr.analysis.language import Message, text
 from aqr.analysis.readers.columns import Numbers, outline
-from aqr.analysis.run import GROUPS, Floats, Ints, Snapshot
+from aqr.analysis.run import GROUPS, MODULATION, Floats, Ints, Snapshot
 
 ANCHOR: Final = re.compile(r"AQR Debug Info \(Forward #(\d+)\)")
 RANK: Final = re.compile(r"\[(?:rank|default)?(\d+)\]:")
@@ -37,9 +39,10 @@ SECTIONS: Final = {
     "modulation_effect_pers": "modulation_pers",
     "FeatureModulator_output_stats": _OUTPUT,
 }
-_STATISTICS: Final = frozenset(
-    ("mean", "std", "min", "max", "shape", "mean_change", "std_change", "max_change", "relative_change")
-)
+_OF_VALUES: Final = ("mean", "std", "min", "max", "shape")
+_OF_CHANGES: Final = ("mean_change", "std_change", "max_change", "relative_change")
+_STATISTICS: Final = _OF_VALUES + _OF_CHANGES
+"""In the order in which they are printed."""
 _OUTPUT_SHAPE: Final = re.compile(
     r"^[ \t]+FeatureModulator_output_shape: torch\.Size\(\[(\d+(?:, \d+)*)\]\)", re.MULTILINE
 )
@@ -48,27 +51,25 @@ _SHAPE: Final = re.compile(r"(?:torch\.Size\()?\[(\d+(?:, \d+)*)\]\)?")
 
 @dataclass(frozen=True)
 class _Section:
-    """A header and the lines up to the next one, in blocks of one outline.
+    """A header and the statistics up to the next one, in blocks of one outline.
 
     Attributes:
         lines: statistic and value as printed in the first of these blocks, with the place of the value.
-        after_empty: the section before it in the block has no values.
-        at_end: the log ends with it.
     """
 
     group: str
     lines: tuple[tuple[str, str, int], ...]
-    after_empty: bool
-    at_end: bool
 
     @property
     def keys(self) -> tuple[str, ...]:
         return tuple(name for name, _, _ in self.lines)
 
-    def is_whole(self, usual: tuple[str, ...]) -> bool:
-        keys = self.keys
-        cut = self.at_end and keys == usual[: len(keys)]
-        return bool(keys) and (keys == usual or cut) and not self.after_empty
+    @property
+    def in_order(self) -> bool:
+        """Whether its statistics are its own, none twice or out of order."""
+        own = _OF_CHANGES if self.group in MODULATION else _OF_VALUES
+        places = [own.index(name) if name in own else -1 for name in self.keys]
+        return -1 not in places and all(one < other for one, other in pairwise(places))
 
     def shape(self) -> tuple[int, list[int]] | None:
         """Number of dimensions and the places of the sizes."""
@@ -80,10 +81,48 @@ class _Section:
         return None
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """What stands where in blocks of one outline.
+
+    Attributes:
+        stray: statistics stand before the first header.
+        at_end: the log ends with the block, whose last section may be cut.
+    """
+
+    sections: tuple[_Section, ...]
+    stray: bool
+    at_end: bool
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return tuple(section.group for section in self.sections)
+
+    def whole(self, usual: Mapping[str, tuple[str, ...]]) -> list[_Section]:
+        """Sections with all their statistics; the last one as far as the log reaches."""
+        last = len(self.sections) - 1 if self.at_end else -1
+        return [
+            section
+            for number, section in enumerate(self.sections)
+            if section.keys
+            and (
+                section.keys == usual.get(section.group)
+                or (number == last and section.keys == usual.get(section.group, ())[: len(section.keys)])
+            )
+        ]
+
+    def has_surplus(self, order: tuple[str, ...]) -> bool:
+        """Whether it holds more than one rank's lines."""
+        places = [order.index(group) for group in self.groups if group in order]
+        repeated = len(set(self.groups)) < len(self.groups) or any(one > other for one, other in pairwise(places))
+        return self.stray or repeated or not all(section.in_order for section in self.sections)
+
+
 @dataclass(slots=True)
 class _Block:
     """A block's text, read when it is needed."""
 
+    rank: str
     forward: int
     segment: int
     text: str = ""
@@ -100,7 +139,7 @@ class Blocks:
 
     def anchor(self, rank: str, forward: int) -> None:
         """A block's first line; `rank` is empty where the line does not say."""
-        block = _Block(forward, self.segment)
+        block = _Block(rank, forward, self.segment)
         self._blocks.append(block)
         self._open[rank] = block
 
@@ -121,19 +160,9 @@ class Blocks:
         latest: dict[int, int] = {}
         for block in self._blocks:
             latest[block.forward] = max(block.segment, latest.get(block.forward, 0))
-        alike: dict[tuple[bytes, bool], list[_Block]] = defaultdict(list)
-        for block in self._blocks:
-            if block.segment == latest[block.forward]:
-                block.text = _trimmed(block.text)
-                alike[outline(block.text), block.at_end].append(block)
-        layouts = {key: _layout(blocks[0]) for key, blocks in alike.items()}
-        usual = _usual_orders((layouts[key], len(blocks)) for key, blocks in alike.items())
+        current = [block for block in self._blocks if block.segment == latest[block.forward]]
         samples = _Samples()
-        left_out = 0
-        for key, blocks in alike.items():
-            whole = [one for one in layouts[key] if one.is_whole(usual.get(one.group, ()))]
-            left_out += (len(layouts[key]) - len(whole)) * len(blocks)
-            left_out += samples.add(blocks, whole, intact=len(whole) == len(layouts[key]))
+        left_out = _gather(current, samples)
         snapshots = samples.snapshots()
         notes = []
         if left_out:
@@ -225,36 +254,80 @@ def _by_forward(parts: Sequence[tuple[Ints, Floats]]) -> dict[int, Floats]:
     return dict(zip(distinct.tolist(), np.split(values[order], starts[1:]), strict=True))
 
 
+def _gather(blocks: Sequence[_Block], samples: _Samples) -> int:
+    """Read what can be trusted; blocks alike but for their digits are read together.
+
+    Returns:
+        Number of sections left out.
+    """
+    keys = []
+    first: dict[tuple[bytes, bool], _Block] = {}
+    for block in blocks:
+        block.text = _trimmed(block.text)
+        keys.append((outline(block.text), block.at_end))
+        first.setdefault(keys[-1], block)
+    layouts = {key: _layout(block) for key, block in first.items()}
+    counts = Counter(keys)
+    usual = _usual_statistics((layouts[key], count) for key, count in counts.items())
+    whole = {key: layout.whole(usual) for key, layout in layouts.items()}
+    sound = {key for key, layout in layouts.items() if len(whole[key]) == len(layout.sections) and not layout.stray}
+    orders = Counter({key: count for key, count in counts.items() if key in sound})
+    order = layouts[max(orders, key=lambda key: (len(layouts[key].sections), orders[key]))].groups if orders else ()
+    surplus = {key for key, layout in layouts.items() if layout.has_surplus(order)}
+    complete = {key for key in sound - surplus if layouts[key].groups == order}
+
+    passes: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for number, block in enumerate(blocks):
+        passes[block.rank, block.forward].append(number)
+    kept: dict[tuple[bytes, bool], list[_Block]] = defaultdict(list)
+    left_out = 0
+    for numbers in passes.values():
+        mixed = any(keys[number] in surplus for number in numbers)
+        trusted = True
+        for number in numbers:
+            key = keys[number]
+            trusted = trusted and not (mixed and key not in complete)
+            if trusted:
+                kept[key].append(blocks[number])
+                left_out += len(layouts[key].sections) - len(whole[key])
+            else:
+                left_out += len(layouts[key].sections)
+    for key, alike in kept.items():
+        left_out += samples.add(alike, whole[key], intact=key in complete)
+    return left_out
+
+
 def _trimmed(text: str) -> str:
-    """A block's text up to the last line of its last section, without the noise that follows."""
-    at = text.rfind(":\n") + 1
-    while at > 0 and text[at + 1 : at + 2] in (" ", "\t"):
-        at = text.find("\n", at + 1)
-    return text[: at + 1] if at > 0 else text
+    """A block's text up to its last statistic, without the noise that follows."""
+    last = max(text.rfind(f" {name}: ") for name in _STATISTICS)
+    end = text.find("\n", last)
+    return text if last < 0 or end < 0 else text[: end + 1]
 
 
-def _layout(block: _Block) -> list[_Section]:
+def _layout(block: _Block) -> _Layout:
     headers = list(_HEADER.finditer(block.text))
-    layout = []
-    after_empty = False
-    for header, following in zip(headers, [*headers[1:], None], strict=True):
+    sections = []
+    for header, following in zip(headers, [*headers[1:], None], strict=False):
         end = len(block.text) if following is None else following.start()
-        found = [line for line in _LINE.finditer(block.text, header.end(), end) if line[1] in _STATISTICS]
         if header[1] in SECTIONS:
-            lines = tuple((line[1], line[2], line.start(2)) for line in found)
-            layout.append(_Section(SECTIONS[header[1]], lines, after_empty, block.at_end and following is None))
-        after_empty = not found
-    return layout
+            sections.append(_Section(SECTIONS[header[1]], _lines(block.text, header.end(), end)))
+    before = headers[0].start() if headers else len(block.text)
+    return _Layout(tuple(sections), bool(_lines(block.text, 0, before)), block.at_end)
 
 
-def _usual_orders(layouts: Iterable[tuple[Sequence[_Section], int]]) -> dict[str, tuple[str, ...]]:
-    """The commonest order of statistics in each group, among sections that state none twice."""
-    orders: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
-    for sections, count in layouts:
-        for section in sections:
-            if section.keys and len(set(section.keys)) == len(section.keys):
-                orders[section.group][section.keys] += count
-    return {group: max(count, key=lambda keys: (count[keys], len(keys))) for group, count in orders.items()}
+def _lines(text: str, start: int, end: int) -> tuple[tuple[str, str, int], ...]:
+    found = (line for line in _LINE.finditer(text, start, end) if line[1] in _STATISTICS)
+    return tuple((line[1], line[2], line.start(2)) for line in found)
+
+
+def _usual_statistics(layouts: Iterable[tuple[_Layout, int]]) -> dict[str, tuple[str, ...]]:
+    """The commonest statistics of each group, among sections that state them in order."""
+    counts: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
+    for layout, count in layouts:
+        for section in layout.sections:
+            if section.keys and section.in_order:
+                counts[section.group][section.keys] += count
+    return {group: max(count, key=lambda keys: (count[keys], len(keys))) for group, count in counts.items()}
 
 
 def _output_is_images(text: str, sections: Iterable[_Section]) -> bool:

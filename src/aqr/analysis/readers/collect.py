@@ -32,7 +32,7 @@ def field_name(name: str) -> str:
 class Records:
     """Training log lines by the tuple of fields they hold, so that long logs stay columns."""
 
-    tables: dict[tuple[str, ...], list[tuple[Sequence[int], Floats]]] = field(default_factory=dict)
+    tables: dict[tuple[str, ...], list[tuple[Sequence[int], Floats, bool]]] = field(default_factory=dict)
     iterations: list[int] = field(default_factory=list)
     restarts: int = 0
 
@@ -56,18 +56,19 @@ class Records:
         """Append a line."""
         self.extend([self.place(iteration)], names, np.array([values], dtype=np.float64))
 
-    def extend(self, lines: Sequence[int], names: tuple[str, ...], table: Floats) -> None:
+    def extend(self, lines: Sequence[int], names: tuple[str, ...], table: Floats, *, open_end: bool = False) -> None:
         """Append what stands in lines that hold the same fields.
 
         Args:
             lines: [N] numbers of the lines.
             names: M fields.
             table: [N, M] values.
+            open_end: nothing follows the last value, so that it may be cut.
         """
-        self.tables.setdefault(names, []).append((lines, table.reshape(len(lines), len(names))))
+        self.tables.setdefault(names, []).append((lines, table.reshape(len(lines), len(names)), open_end))
 
     def drop_cut_values(self) -> int:
-        """Leave out the last value of lines that break off (their fields are the beginning of the usual ones).
+        """Leave out the last value of lines that break off in it (their fields are the beginning of the usual ones).
 
         Returns:
             Number of values left out.
@@ -79,9 +80,10 @@ class Records:
             longer = next((other for other in usual if len(other) > len(names) and other[: len(names)] == names), None)
             if longer is None or not names or counts[longer] < counts[names]:
                 continue
-            for lines, table in self.tables.pop(names):
-                dropped += len(lines)
-                self.extend(lines, names[:-1], table[:, :-1])
+            for lines, table, open_end in self.tables.pop(names):
+                dropped += len(lines) * open_end
+                kept = names[:-1] if open_end else names
+                self.extend(lines, kept, table[:, : len(kept)])
         return dropped
 
     def series(self) -> dict[str, Series]:

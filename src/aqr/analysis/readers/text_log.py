@@ -81,7 +81,7 @@ def read_text_log(data: bytes) -> TextLog:
         data = data[: end + 1] + b"\n"
         notes.append(text("The log ends in the middle of a line; the value it ends with is left out."))
     if b"\r" in data:
-        data = data.replace(b"\r", b"\n")
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return _Reader(data, notes).read()
 
 
@@ -128,7 +128,7 @@ class _Reader:
                 stop = data.find(b"\n", at)
                 at = data.find(word, stop) if stop >= 0 else -1
         places = sorted(found)
-        for start, following in zip(places, [*places[1:], len(data)], strict=True):
+        for start, following in zip(places, [*places[1:], len(data)], strict=False):
             stop = data.find(b"\n", start)
             yield start, len(data) if stop < 0 else stop, following
 
@@ -171,15 +171,17 @@ class _Reader:
         for places, lines in self.lines.values():
             columns = [found for found in _FIELD.finditer(lines[0]) if found[1] not in NOT_SERIES]
             names = tuple(found[1] for found in columns)
+            open_end = bool(columns) and columns[-1].end() == len(lines[0].rstrip())
             table = None
             if len(set(names)) == len(names):
                 table = Numbers(lines).at([found.start(2) for found in columns])
             if table is not None:
-                self.records.extend(places, names, table)
+                self.records.extend(places, names, table, open_end=open_end)
                 continue
             for place, line in zip(places, lines, strict=True):
                 fields = self._fields(line)
-                self.records.extend([place], tuple(fields), np.array([list(fields.values())]))
+                table = np.array([list(fields.values())])
+                self.records.extend([place], tuple(fields), table, open_end=open_end)
 
     def _fields(self, line: str) -> dict[str, float]:
         """Fields of a line unlike the others."""
