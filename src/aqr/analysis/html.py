@@ -135,7 +135,7 @@ def _charts(charts: Sequence[Figure], t: Translator) -> str:
         return ""
     shown = []
     for chart in charts:
-        plot = json.dumps(chart.plot, ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
+        plot = json.dumps(chart.plot, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
         title = escape(t.show(chart.title))
         shown.append(
             f'<figure id="{chart.name}"><h3>{title}</h3><div class="chart" role="img" aria-label="{title}"></div>'

@@ -140,7 +140,7 @@ def run_table(data: Mapping[str, Any], t: Translator) -> Table | None:
 
 def _setting(run: Mapping[str, Any], name: str, t: Translator) -> str:
     value = run["config"][name]
-    if value is None:
+    if value is None or run["config"]["enable_aqr"] is False:
         return NOTHING
     origin = run["config_origin"].get(name)
     shown = t(value) if isinstance(value, str) else f"{value:g}"
@@ -154,11 +154,13 @@ def _snapshots(run: Mapping[str, Any]) -> str:
 
 def recommendation_table(data: Mapping[str, Any], t: Translator) -> Table | None:
     rows = []
+    several = len({one["run"] for one in data["recommendations"]}) > 1
     for one in data["recommendations"]:
         camera = one["predicted_camera_relative_change"]
+        name = t("without AQR") if one["name"] == "off" else t(one["name"])
         rows.append(
             (
-                t("without AQR") if one["name"] == "off" else t(one["name"]),
+                t.show(text("{name}, after {run}", name=name, run=one["run"])) if several else name,
                 NOTHING if one["max_weight_clamp"] is None else str(one["max_weight_clamp"]),
                 NOTHING if one["residual_weight"] is None else str(one["residual_weight"]),
                 shown_number(one["theoretical_max"], 3),

@@ -186,6 +186,7 @@ def whatif(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator)
     settings = [
         (run["name"], run["config"]["max_weight_clamp"], run["config"]["residual_weight"], "#D55E00", "circle")
         for run in runs
+        if run["config"]["enable_aqr"]
     ]
     settings += [
         (one["name"], one["max_weight_clamp"], one["residual_weight"], "#000000", "diamond")

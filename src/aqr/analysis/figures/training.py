@@ -148,7 +148,7 @@ def timings(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator
             "data": traces,
             "layout": layout_of(
                 t,
-                "seconds per step",
+                "seconds",
                 "",
                 height=130 + 46 * len(names),
                 xaxis={"rangemode": "tozero"},

@@ -124,7 +124,7 @@ def against_baseline(context: Context) -> Iterator[Finding]:
     clear = change <= -_NOTABLE if ends is None else ends[1] < 0
     ours, theirs = _map(context.run), _map(context.baseline)
     yield Finding(
-        "scores.above-baseline" if change > 0 else "scores.below-baseline",
+        "scores.above-baseline" if change >= 0 else "scores.below-baseline",
         "warning" if clear else "info",
         text("mAP is {change:+.2f} points against the run without AQR", change=100 * change)
         if context.run.uses_aqr

@@ -88,7 +88,7 @@ def nonfinite(context: Context) -> Iterator[Finding]:
         yield Finding(
             "gradients.steps-skipped",
             "critical" if share > 0.05 else "info",
-            text("{count} steps were skipped because loss or gradient was not finite", count=count),
+            text("Steps skipped because loss or gradient was not finite: {count}", count=count),
             text(
                 "In the log steps that end at {listed}.",
                 listed=_listed(at),
