@@ -91,4 +91,4 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory (called by DataLoader's pin_memory)."""
-        return self._map(lambda t: t.pin_memory())
+        return self._map(lambda t: t.contiguous().pin_memory())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -44,7 +44,7 @@ def synth(
     out: Annotated[Path, typer.Argument(help="Folder for the data set.")],
     scenes: Annotated[int | None, typer.Option(min=1, help="Number of scenes; by default the preset's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Another seed, another world.")] = 0,
-    preset: Annotated[str, typer.Option(help="tiny, small or full.")] = "tiny",
+    preset: Annotated[Literal["tiny", "small", "full"], typer.Option(help="Size of images and scenes.")] = "tiny",
     version: Annotated[str | None, typer.Option(help="By default v1.0-mini for up to ten scenes.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")] = None,
 ) -> None:
