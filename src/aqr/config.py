@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from aqr.data.failures.catalogue import KIND_OF
 from aqr.errors import InputError
 from aqr.taxonomy import CAMERAS
 
@@ -75,6 +76,44 @@ class BevAugmentation(Section):
     flip_y: bool = True
 
 
+class FailureShare(Section):
+    """How often training shows one failure."""
+
+    name: str
+    """One of `aqr.data.failures.catalogue.KINDS`."""
+    probability: Fraction
+    """Share of the samples."""
+    severity: tuple[Annotated[int, Field(ge=1, le=3)], Annotated[int, Field(ge=1, le=3)]] = (1, 3)
+    """Lowest and highest, drawn uniformly; total loss (`lidar_drop`) is 3."""
+
+    @model_validator(mode="after")
+    def _known(self) -> FailureShare:
+        if self.name not in KIND_OF:
+            raise ValueError(f"there is no failure {self.name!r}; known: {', '.join(KIND_OF)}")
+        low, high = self.severity
+        severities = KIND_OF[self.name].severities
+        if not any(low <= severity <= high for severity in severities):
+            raise ValueError(f"{self.name} has no severity from {low} to {high}; it has {list(severities)}")
+        return self
+
+
+class Failures(Section):
+    """What fails in training, off by default. A sample fails in one way at most: the probabilities add up."""
+
+    lidar_dropout: Fraction = 0.0
+    """Share of the samples shown without a LiDAR point."""
+    camera_dropout: Fraction = 0.0
+    """Share of the samples shown with black images only."""
+    augmentation: tuple[FailureShare, ...] = ()
+
+    @model_validator(mode="after")
+    def _shares(self) -> Failures:
+        total = self.lidar_dropout + self.camera_dropout + sum(entry.probability for entry in self.augmentation)
+        if total > 1.0 + 1e-9:
+            raise ValueError(f"the probabilities add up to {total:g}, but a sample fails in one way at most")
+        return self
+
+
 class Data(Section):
     root: Path = Path("data/nuscenes")
     version: str = "v1.0-trainval"
@@ -85,6 +124,7 @@ class Data(Section):
     image: ImageAugmentation = ImageAugmentation()
     bev: BevAugmentation = BevAugmentation()
     augment: bool = True
+    failures: Failures = Failures()
     cbgs: bool = True
     """Class-balanced grouping and sampling (arXiv 1908.09492) of training samples."""
     batch_size: Count = 4
@@ -237,7 +277,7 @@ class Aqr(Section):
     def _expand_preset(cls, values: Any) -> Any:
         if not isinstance(values, dict) or values.get("preset") is None:
             return values
-        if values["preset"] not in PRESETS:
+        if not isinstance(values["preset"], str) or values["preset"] not in PRESETS:
             raise ValueError(f"unknown preset {values['preset']!r}; known: {', '.join(PRESETS)}")
         clamp, residual = PRESETS[values["preset"]]
         preset = {
@@ -368,5 +408,5 @@ def _near_keys(location: tuple[int | str, ...]) -> str:
     """The keys that a section does know, for the sentence about one that it does not."""
     section: Any = Config
     for part in location[:-1]:
-        section = section.model_fields[str(part)].annotation
+        section = get_args(section)[0] if isinstance(part, int) else section.model_fields[part].annotation
     return "known here: " + ", ".join(section.model_fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,9 @@ from torch.utils.data import Dataset
 
 from aqr.config import Data, Sensors
 from aqr.data.augment import draw_bev, draw_image, randomness
+from aqr.data.failures.alignment import Keyframes
+from aqr.data.failures.drawing import draw_harm
+from aqr.data.failures.harm import Corruption, Harm
 from aqr.data.images import place
 from aqr.data.index import Index, open_index
 from aqr.data.points import FIELDS, load_points
@@ -19,14 +23,17 @@ from aqr.errors import InputError
 from aqr.geometry import CENTER
 from aqr.taxonomy import CLASSES
 
+log = logging.getLogger(__name__)
+
 PcRange = tuple[float, float, float, float, float, float]
 
 
 class NuScenesDataset(Dataset[Sample]):
-    """Samples of a split, augmented and filtered for training, or as they are.
+    """Samples of a split: augmented, filtered and failing now and then for training, or as they are, or all failing.
 
     In training, boxes without a LiDAR or radar point and boxes whose centre lies outside pc_range (after
-    augmentation) are left out. Otherwise all boxes of the ten classes are given.
+    augmentation) are left out. Otherwise all boxes of the ten classes are given. A failure changes what sensors say,
+    never what is true.
 
     Attributes:
         index: of the data set.
@@ -44,6 +51,7 @@ class NuScenesDataset(Dataset[Sample]):
         pc_range: PcRange,
         seed: int = 0,
         index: Index | None = None,
+        corruption: Corruption | None = None,
     ) -> None:
         """Open a split.
 
@@ -55,6 +63,7 @@ class NuScenesDataset(Dataset[Sample]):
             pc_range: x_min, y_min, z_min, x_max, y_max, z_max of the detector, metres.
             seed: of augmentation.
             index: of the data set where it is open already.
+            corruption: a failure that every sample shows, in place of those that `data.failures` draws for training.
 
         Raises:
             InputError: where tables are missing or broken, the split is unknown or empty, or a sample lacks a camera.
@@ -65,6 +74,10 @@ class NuScenesDataset(Dataset[Sample]):
         self.rows = self.index.split(split)
         self.image_rows = self.index.image_rows(self.rows, sensors.cameras)
         self.epoch = 0
+        self.corruption = corruption
+        self.keyframes = Keyframes(self.index)
+        if corruption is not None and corruption.failure.name in ("lidar_stuck", "camera_stuck"):
+            self._warn_of_beginnings(corruption)
         sizeless = np.argwhere(self.index.images.size[self.image_rows].min(axis=-1) < 1)
         if len(sizeless):
             image = self.image_rows[tuple(sizeless[0])]
@@ -93,6 +106,8 @@ class NuScenesDataset(Dataset[Sample]):
         frame = frame_of(self.index, row)
         truth = self.index.ground_truth(np.array([row]))
         images = self.image_rows[draw.sample].tolist()
+        harm = self._harm(row, random)
+        scanned, pictured = self._sources(row, images, harm)
         config = self.data.image
         sizes = [(int(height), int(width)) for height, width in self.index.images.size[images]]
         transforms = [draw_image(config, s, random) if augment else place(s, config.size) for s in sizes]
@@ -100,11 +115,20 @@ class NuScenesDataset(Dataset[Sample]):
         for camera, (image, transform) in enumerate(zip(images, transforms, strict=True)):
             lidar2img[camera] = projection(self.index, image, frame.lidar_to_global)
             lidar2img[camera, :3] = transform.matrix @ lidar2img[camera, :3]
+        boxes = lidar_boxes(truth, frame.lidar_to_global)
+        sweep_change = None if harm is None else harm.sweep_change()
+        picture_change = None if harm is None else harm.picture_change(len(images))
+        points = _no_points()
+        if self.sensors.lidar:
+            points = load_points(self.index, scanned, self.data.sweeps, sweep_change)
+        if harm is not None:
+            points = harm.points(points, boxes)
+            lidar2img = harm.projections(lidar2img)
         sample = Sample(
-            points=load_points(self.index, row, self.data.sweeps) if self.sensors.lidar else _no_points(),
-            images=load_images(self.index, images, transforms, config.size),
+            points=points,
+            images=load_images(self.index, pictured, transforms, config.size, picture_change),
             lidar2img=lidar2img,
-            boxes=lidar_boxes(truth, frame.lidar_to_global),
+            boxes=boxes,
             labels=truth.label,
             frame=frame,
         )
@@ -116,6 +140,32 @@ class NuScenesDataset(Dataset[Sample]):
             keep = inside & (truth.num_pts > 0)
             sample = replace(sample, boxes=sample.boxes[keep], labels=sample.labels[keep])
         return sample
+
+    def _harm(self, row: int, random: np.random.Generator) -> Harm | None:
+        if self.corruption is not None:
+            return self.corruption.of(self.index.token(row))
+        return draw_harm(self.data.failures, random.spawn(1)[0]) if self.training else None
+
+    def _sources(self, row: int, images: list[int], harm: Harm | None) -> tuple[int, list[int]]:
+        """The sample whose sweeps are shown and the rows of the images that are, where a sensor may be late."""
+        if harm is None:
+            return row, images
+        if harm.camera_delay:
+            earlier = self.keyframes.earlier(row, harm.camera_delay)
+            images = self.index.image_rows(np.array([earlier]), self.sensors.cameras)[0].tolist()
+        return self.keyframes.earlier(row, harm.lidar_delay), images
+
+    def _warn_of_beginnings(self, corruption: Corruption) -> None:
+        count = int(corruption.failure.strength)
+        lacking = self.keyframes.lacking(self.rows, count)
+        if lacking:
+            log.warning(
+                "%s: %d of %d samples have fewer than %d keyframes before them and show the first of their scene",
+                corruption.failure,
+                lacking,
+                len(self.rows),
+                count,
+            )
 
     def class_presence(self) -> npt.NDArray[np.bool_]:
         """[S, 10] whether a sample shows a class by a box that holds a point; for class-balanced sampling."""

@@ -8,6 +8,7 @@ are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,11 +69,20 @@ def place(
     )
 
 
-def read_image(path: Path, transform: ImageTransform) -> npt.NDArray[np.uint8]:
+def read_image(
+    path: Path,
+    transform: ImageTransform,
+    change: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]] | None = None,
+) -> npt.NDArray[np.uint8]:
     """Decode and transform an image.
 
     Where less than the full resolution is needed, JPEG is decoded at 1/2, 1/4 or 1/8 of it. The resize is bilinear
     and anti-aliased.
+
+    Args:
+        path: of the image.
+        transform: from the image on disk to the result.
+        change: makes of the whole picture [h, w, 3], at full resolution, what is transformed instead.
 
     Returns:
         [3, H, W] uint8 RGB.
@@ -92,10 +102,12 @@ def read_image(path: Path, transform: ImageTransform) -> npt.NDArray[np.uint8]:
                     f"{path}: is {image.size[0]} x {image.size[1]} pixels, sample_data.json says {width} x {height}; "
                     "restore the image, for the camera's intrinsics hold for that size only"
                 )
-            drafted = image.draft("RGB", (wide, tall))
+            drafted = image.draft("RGB", (wide, tall)) if change is None else None
             across, down = (drafted[1][2] / wide, drafted[1][3] / tall) if drafted else (width / wide, height / tall)
             image.load()
             whole = image if image.mode == "RGB" else image.convert("RGB")
+            if change is not None:
+                whole = Image.fromarray(change(np.array(whole)))
             if left < right and top < bottom:
                 box = (left * across, top * down, min(right * across, whole.width), min(bottom * down, whole.height))
                 part = whole.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from aqr.batch import Batch
 from aqr.config import Config
 from aqr.data.dataset import NuScenesDataset
+from aqr.data.failures.harm import Corruption
 from aqr.data.index import Index
 from aqr.data.samples import Sample, collate
 from aqr.data.sampling import Draw, TrainingBatches, TrainingOrder
@@ -101,7 +102,12 @@ def train_loader(
 
 
 def eval_loader(
-    config: Config, split: str | None = None, rank: int = 0, world_size: int = 1, index: Index | None = None
+    config: Config,
+    split: str | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    index: Index | None = None,
+    corruption: Corruption | None = None,
 ) -> Batches:
     """Every sample of a split once (ranks take turns), unaugmented, in the order of the sample table.
 
@@ -111,6 +117,7 @@ def eval_loader(
         rank: of this process.
         world_size: number of processes.
         index: of the data set where it is open already.
+        corruption: a failure that every sample shows.
 
     Raises:
         InputError: where the data set cannot be used, at once or while iterating.
@@ -123,6 +130,7 @@ def eval_loader(
         pc_range=config.detector.pc_range,
         seed=config.seed,
         index=index,
+        corruption=corruption,
     )
     own = range(rank, len(dataset), world_size)
     size = config.data.batch_size

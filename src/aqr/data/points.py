@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -54,7 +55,9 @@ def read_scan(path: Path) -> Points:
     return points
 
 
-def load_points(index: Index, sample: int, sweeps: int = MAX_SWEEPS) -> Points:
+def load_points(
+    index: Index, sample: int, sweeps: int = MAX_SWEEPS, change: Callable[[int, Points], Points] | None = None
+) -> Points:
     """Points of a keyframe and of up to `sweeps` sweeps before it, as the ego motion displaced them.
 
     Every sweep goes from its own LiDAR frame over the ego vehicle and the map into the LiDAR frame of the keyframe.
@@ -64,6 +67,7 @@ def load_points(index: Index, sample: int, sweeps: int = MAX_SWEEPS) -> Points:
         index: of the data set.
         sample: row of the sample.
         sweeps: number of earlier sweeps; fewer are used where fewer exist.
+        change: makes of a sweep's number, counted from the keyframe, and its points as stored what is used instead.
 
     Returns:
         [P, 5] x, y, z (m), intensity, time lag (s, 0 for the keyframe); keyframe first, then latest sweep first.
@@ -74,8 +78,9 @@ def load_points(index: Index, sample: int, sweeps: int = MAX_SWEEPS) -> Points:
     key = int(index.samples.scan[sample])
     global_to_key = index.scan_to_global(key).inverse()
     clouds = []
-    for scan in [key, *index.sweeps(sample, sweeps)]:
+    for number, scan in enumerate([key, *index.sweeps(sample, sweeps)]):
         stored = read_scan(index.root / index.scans.path[scan].decode())
+        stored = stored if change is None else change(number, stored)
         stored = stored[(abs(stored[:, X]) >= EGO_RADIUS) | (abs(stored[:, Y]) >= EGO_RADIUS)]
         cloud = np.empty((len(stored), FIELDS), dtype=np.float32)
         cloud[:, :4] = stored[:, :4]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -90,16 +91,23 @@ def projection(index: Index, image: int, lidar_to_global: Pose) -> npt.NDArray[n
 
 
 def load_images(
-    index: Index, images: Sequence[int], transforms: Sequence[ImageTransform], size: tuple[int, int]
+    index: Index,
+    images: Sequence[int],
+    transforms: Sequence[ImageTransform],
+    size: tuple[int, int],
+    change: Callable[[int, npt.NDArray[np.uint8]], npt.NDArray[np.uint8]] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """[V, 3, H, W] images of V rows, transformed.
+
+    `change` makes of an image's place among the V and its picture [h, w, 3] what is transformed instead.
 
     Raises:
         InputError: if a file is missing, broken or of another size than the tables say.
     """
     stack = np.empty((len(images), 3, *size), dtype=np.uint8)
     for place, (image, transform) in enumerate(zip(images, transforms, strict=True)):
-        stack[place] = read_image(index.root / index.images.path[image].decode(), transform)
+        own = None if change is None else partial(change, place)
+        stack[place] = read_image(index.root / index.images.path[image].decode(), transform, own)
     return stack
 
 
