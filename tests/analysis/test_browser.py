@@ -79,11 +79,17 @@ def test_page(browser: Any, reports: dict[str, Path], lang: str, width: int, tmp
     assert page.get_attribute("html", "lang") == {"en": "en", "zh": "zh-Hans"}[lang]
     overlaps = page.evaluate(OVERLAPS)
     assert overlaps == []
+    before = page.evaluate(WIDTHS)
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert set(page.evaluate(WIDTHS)) == {335}
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(WIDTHS) == before
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     page.close()
 
 
+WIDTHS = "[...document.querySelectorAll('#charts .main-svg:first-child')].map(svg => svg.width.baseVal.value)"
 OVERLAPS = """
 () => {
   const found = [];

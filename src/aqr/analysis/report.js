@@ -14,7 +14,18 @@
     for (const name of Object.keys(plot.layout).filter((key) => /^[xy]axis\d*$/.test(key))) {
       layout[name] = Object.assign({}, axis, plot.layout[name]);
     }
+    figure.querySelector(".chart").dataset.height = layout.height;
     Plotly.newPlot(figure.querySelector(".chart"), plot.data, layout, config)
       .then(() => figure.setAttribute("data-drawn", "yes"));
+  }
+  // Half the width of a printed page, A4 or Letter.
+  const paper = (height) => ({ width: 335, height: Math.max(280, 0.8 * height) });
+  const screen = (height) => ({ width: null, height: height, autosize: true });
+  for (const [moment, size] of [["beforeprint", paper], ["afterprint", screen]]) {
+    window.addEventListener(moment, () => {
+      for (const chart of document.querySelectorAll("#charts .chart")) {
+        Plotly.relayout(chart, size(Number(chart.dataset.height)));
+      }
+    });
   }
 })();
