@@ -171,6 +171,28 @@ class ImageEncoder(Section):
     """Keep batch-norm statistics as loaded; sensible with pretrained weights and small batches."""
 
 
+class CmtEncoders(Section):
+    """The encoders of a CMT checkpoint (arXiv 2301.01283), in place of `lidar` and `image` where `style` is cmt."""
+
+    voxel_size: tuple[Positive, Positive, Positive] = (0.1, 0.1, 0.2)
+    """Metres along x, y and z."""
+    sparse_shape: tuple[Count, Count, Count] = (41, 1024, 1024)
+    """Voxels along z, y and x, counted from the lower corner of pc_range; those beyond are dropped. The BEV map has a
+    cell per 8 x 8 of them. CMT's own setting for 0.1 m leaves out the last 5.6 m of the 108 m along x and y."""
+    max_points: Count = 10
+    """Points of a voxel that count, the first ones; their mean describes the voxel."""
+    max_voxels: tuple[Count, Count] = (120_000, 160_000)
+    """Voxels of a sample that count, the first ones, in training and in inference."""
+    image_backbone: Literal["resnet50", "resnet50-caffe", "vovnet99"] = "resnet50"
+    """`resnet50-caffe` has the stride of a bottleneck in its first convolution, not in its second."""
+    sparse_backend: Literal["torch", "spconv"] = "torch"
+    """What computes the sparse 3D convolutions; spconv is an extra, faster on a GPU."""
+    center_range: tuple[float, float, float, float, float, float] = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
+    """Boxes whose centre lies outside are left out."""
+    boxes: Literal["mmdet3d-1", "mmdet3d-0"] = "mmdet3d-1"
+    """What the weights call width and heading: mmdet3d changed it with its version 1.0."""
+
+
 class Denoising(Section):
     """Denoising queries (arXiv 2203.01305, as used by CMT)."""
 
@@ -202,6 +224,8 @@ class Loss(Section):
 class DetectorConfig(Section):
     """A CMT-style detector (arXiv 2301.01283)."""
 
+    style: Literal["aqr", "cmt"] = "aqr"
+    """`cmt` computes what CMT computes, from weights that `aqr convert cmt` brought along."""
     pc_range: tuple[float, float, float, float, float, float] = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
     hidden_dim: Count = 256
     num_query: Count = 900
@@ -214,6 +238,7 @@ class DetectorConfig(Section):
     max_detections: Annotated[int, Field(ge=1, le=500)] = 300
     lidar: LidarEncoder = LidarEncoder()
     image: ImageEncoder = ImageEncoder()
+    cmt: CmtEncoders = CmtEncoders()
     denoising: Denoising = Denoising()
     loss: Loss = Loss()
 

@@ -67,7 +67,9 @@ class Detections:
         return len(self.scores)
 
 
-def decode(logits: Tensor, codes: Tensor, pc_range: Tensor, max_detections: int) -> list[Detections]:
+def decode(
+    logits: Tensor, codes: Tensor, pc_range: Tensor, max_detections: int, center_range: Tensor | None = None
+) -> list[Detections]:
     """The best (query, class) pairs as boxes: no suppression of neighbours, no score threshold.
 
     Args:
@@ -76,6 +78,7 @@ def decode(logits: Tensor, codes: Tensor, pc_range: Tensor, max_detections: int)
         pc_range: [6]; a box whose centre lies outside it by more than CENTER_MARGIN is left out, as is one that is
             not finite.
         max_detections: pairs considered per sample.
+        center_range: [6], in place of pc_range and its margin.
 
     Returns:
         B detections.
@@ -86,8 +89,10 @@ def decode(logits: Tensor, codes: Tensor, pc_range: Tensor, max_detections: int)
     query = pair // classes
     boxes = decode_boxes(codes.float().gather(1, query[..., None].expand(-1, -1, CODE_DIM)))
     center = boxes[..., geometry.CENTER]
-    margin = torch.tensor(CENTER_MARGIN, device=center.device)
-    keep = (center >= pc_range[:3] - margin) & (center <= pc_range[3:] + margin)
+    if center_range is None:
+        margin = torch.tensor(CENTER_MARGIN, device=center.device)
+        center_range = torch.cat([pc_range[:3] - margin, pc_range[3:] + margin])
+    keep = (center >= center_range[:3]) & (center <= center_range[3:])
     keep = keep.all(-1) & boxes.isfinite().all(-1)
     packed = torch.cat([boxes.double(), torch.stack([best, pair % classes, query, keep], -1).double()], -1).cpu()
     found = []

@@ -64,6 +64,23 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList([DecoderLayer(dim, heads, feedforward_dim, dropout) for _ in range(layers)])
         self.post_norm = nn.LayerNorm(dim)
 
+    def read(self, position: Tensor, tokens: list[tuple[Tensor, Tensor]], mask: Tensor | None = None) -> Tensor:
+        """Let queries read the maps of all sensors.
+
+        Queries start as their own position, and values carry their positions as keys do: a query that reads a token
+        learns where it stands, which saves it most of the training that telling places from attention patterns takes.
+
+        Args:
+            position: [B, Q, C] position embedding of the queries.
+            tokens: of each sensor its features [B, ..., C] and their position embedding, which broadcasts to them.
+            mask: see `forward`.
+
+        Returns:
+            [L, B, Q, C], normed state after each layer.
+        """
+        placed = torch.cat([(features + places).flatten(1, -2) for features, places in tokens], 1)
+        return self(position, position, placed, placed, mask)  # type: ignore[no-any-return]
+
     def forward(
         self, start: Tensor, position: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
     ) -> Tensor:

@@ -10,15 +10,11 @@ from torch import Tensor, nn
 from aqr.batch import Batch
 from aqr.config import Config
 from aqr.detector.coding import Detections, decode
-from aqr.detector.decoder import Decoder
 from aqr.detector.denoising import NoisedQueries, attention_mask, noised_queries
-from aqr.detector.heads import TaskHeads
 from aqr.detector.heatmap import HeatmapHead, bev_targets, heatmap_loss, image_targets
-from aqr.detector.image_encoder import ImageEncoder
-from aqr.detector.lidar_encoder import LidarEncoder
 from aqr.detector.losses import denoising_losses, set_losses
-from aqr.detector.position import BevEmbedding, PositionEmbedding, RayEmbedding, inverse
-from aqr.detector.reference import initial_points
+from aqr.detector.parts import build_parts
+from aqr.detector.position import inverse
 from aqr.modulation import AQRModulation, AQROutput
 
 
@@ -84,6 +80,7 @@ class Detector(nn.Module):
 
     pc_range: Tensor
     code_weights: Tensor
+    center_range: Tensor | None
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -92,16 +89,14 @@ class Detector(nn.Module):
         self.settings = settings
         self.register_buffer("pc_range", torch.tensor(pc_range), persistent=False)
         self.register_buffer("code_weights", torch.tensor(settings.loss.code_weights), persistent=False)
-        self.lidar_encoder = LidarEncoder(settings.lidar, dim, pc_range) if config.sensors.lidar else None
-        self.image_encoder = ImageEncoder(settings.image, dim) if config.sensors.cameras else None
-        self.reference_points = nn.Parameter(initial_points(settings.reference_init, settings.num_query, pc_range))
-        self.position = PositionEmbedding(
-            pc_range,
-            BevEmbedding(dim, settings.num_heads),
-            RayEmbedding(dim, settings.num_heads, pc_range) if config.sensors.cameras else None,
-        )
-        self.decoder = Decoder(dim, settings.num_heads, settings.feedforward_dim, settings.num_layers, settings.dropout)
-        self.heads = TaskHeads(settings.num_layers, dim, pc_range)
+        parts = build_parts(config)
+        self.lidar_encoder = parts.lidar_encoder
+        self.image_encoder = parts.image_encoder
+        self.reference_points = nn.Parameter(parts.reference_points)
+        self.position = parts.position
+        self.decoder = parts.decoder
+        self.heads = parts.heads
+        self.register_buffer("center_range", parts.center_range, persistent=False)
         dense = settings.loss.heatmap > 0
         self.bev_heatmap = HeatmapHead(dim) if dense and self.lidar_encoder is not None else None
         self.image_heatmap = HeatmapHead(dim) if dense and self.image_encoder is not None else None
@@ -166,8 +161,12 @@ class Detector(nn.Module):
             query_embed = torch.cat([query_embed, self.position(noised.reference_points, lidar2img, image_size)], 1)
             mask = attention_mask(count, noised)
 
-        tokens = _tokens(seen_bev, bev_position, seen_images, image_position)
-        states = self.decoder(query_embed, query_embed, tokens, tokens, mask)
+        tokens = []
+        if seen_bev is not None and bev_position is not None:
+            tokens.append((seen_bev.permute(0, 2, 3, 1), bev_position))
+        if seen_images is not None and image_position is not None:
+            tokens.append((seen_images.permute(0, 1, 3, 4, 2), image_position))
+        states = self.decoder.read(query_embed, tokens, mask)
         logits, codes = self.heads(states, references)
         return DetectorOutput(
             queries=Predictions(logits[:, :, :count], codes[:, :, :count]),
@@ -225,20 +224,4 @@ class Detector(nn.Module):
             One Detections per sample.
         """
         last = output.queries
-        return decode(last.logits[-1], last.codes[-1], self.pc_range, self.settings.max_detections)
-
-
-def _tokens(
-    bev: Tensor | None, bev_position: Tensor | None, images: Tensor | None, image_position: Tensor | None
-) -> Tensor:
-    """Features plus positions [B, T, C] of all sensors: BEV cells row by row, then image cells camera by camera.
-
-    Unlike CMT's, values carry their positions as keys do: a query that reads a token learns where it stands, which
-    saves it most of the training that telling places from attention patterns takes.
-    """
-    parts = []
-    if bev is not None and bev_position is not None:
-        parts.append((bev.permute(0, 2, 3, 1) + bev_position).flatten(1, 2))
-    if images is not None and image_position is not None:
-        parts.append((images.permute(0, 1, 3, 4, 2) + image_position).flatten(1, 3))
-    return torch.cat(parts, 1)
+        return decode(last.logits[-1], last.codes[-1], self.pc_range, self.settings.max_detections, self.center_range)

@@ -26,16 +26,19 @@ class LayerwiseLinear(nn.Module):
         layers: L.
         inputs: width of the input.
         outputs: width of the output.
+        bias: whether to add one.
     """
 
-    def __init__(self, layers: int, inputs: int, outputs: int) -> None:
+    def __init__(self, layers: int, inputs: int, outputs: int, bias: bool = True) -> None:
         super().__init__()
         bound = 1 / math.sqrt(inputs)
         self.weight = nn.Parameter(torch.empty(layers, inputs, outputs).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(layers, 1, outputs))
+        self.bias = nn.Parameter(torch.zeros(layers, 1, outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         """[L, N, inputs] to [L, N, outputs]."""
+        if self.bias is None:
+            return torch.bmm(x, self.weight)
         return torch.baddbmm(self.bias, x, self.weight)
 
 
@@ -46,11 +49,12 @@ class TaskHead(nn.Module):
         layers: L.
         dim: C.
         outputs: width of the output.
+        hidden_bias: whether the first layer has a bias.
     """
 
-    def __init__(self, layers: int, dim: int, outputs: int) -> None:
+    def __init__(self, layers: int, dim: int, outputs: int, hidden_bias: bool = True) -> None:
         super().__init__()
-        self.hidden = LayerwiseLinear(layers, dim, HEAD_DIM)
+        self.hidden = LayerwiseLinear(layers, dim, HEAD_DIM, hidden_bias)
         self.norm_weight = nn.Parameter(torch.ones(layers, 1, HEAD_DIM))
         self.norm_bias = nn.Parameter(torch.zeros(layers, 1, HEAD_DIM))
         self.out = LayerwiseLinear(layers, HEAD_DIM, outputs)
@@ -71,22 +75,24 @@ class TaskHeads(nn.Module):
         layers: L.
         dim: C.
         pc_range: x_min, y_min, z_min, x_max, y_max, z_max, metres.
+        hidden_bias: whether the first layer of each head has a bias.
     """
 
     pc_range: Tensor
 
-    def __init__(self, layers: int, dim: int, pc_range: tuple[float, ...]) -> None:
+    def __init__(self, layers: int, dim: int, pc_range: tuple[float, ...], hidden_bias: bool = True) -> None:
         super().__init__()
         self.register_buffer("pc_range", torch.tensor(pc_range), persistent=False)
-        self.center = TaskHead(layers, dim, 2)
-        self.height = TaskHead(layers, dim, 1)
-        self.dim = TaskHead(layers, dim, 3)
-        self.rot = TaskHead(layers, dim, 2)
-        self.vel = TaskHead(layers, dim, 2)
-        self.cls_logits = TaskHead(layers, dim, len(CLASSES))
+        self.center = TaskHead(layers, dim, 2, hidden_bias)
+        self.height = TaskHead(layers, dim, 1, hidden_bias)
+        self.dim = TaskHead(layers, dim, 3, hidden_bias)
+        self.rot = TaskHead(layers, dim, 2, hidden_bias)
+        self.vel = TaskHead(layers, dim, 2, hidden_bias)
+        self.cls_logits = TaskHead(layers, dim, len(CLASSES), hidden_bias)
         with torch.no_grad():
             self.center.out.weight.mul_(FIRST_OFFSET)
             self.height.out.weight.mul_(FIRST_OFFSET)
+            assert self.cls_logits.out.bias is not None
             self.cls_logits.out.bias.fill_(CLASS_PRIOR)
 
     def forward(self, states: Tensor, reference_points: Tensor) -> tuple[Tensor, Tensor]:
