@@ -346,6 +346,18 @@ def test_the_cache_is_used_until_a_table_changes(own_world: Path, edit: Edit, bu
     assert not list((own_world / "v1.0-mini").glob("*.part"))
 
 
+def test_the_cache_holds_a_data_set_without_a_camera(own_world: Path, edit: Edit, builds: list[str]) -> None:
+    def drop_cameras(records: list[dict[str, Any]]) -> None:
+        records[:] = [record for record in records if "CAM_" not in record["token"]]
+
+    for table in ("sensor", "calibrated_sensor", "sample_data"):
+        edit(table, drop_cameras)
+    first = open_index(own_world, "v1.0-mini")
+    assert first.cameras == ()
+    assert same(open_index(own_world, "v1.0-mini"), first)
+    assert len(builds) == 1
+
+
 def damage_tail(content: bytes) -> bytes:
     return content[:-100]
 

@@ -146,7 +146,7 @@ def _check(index: Index) -> None:
     """Raises: ValueError: where arrays do not fit one another."""
 
     def rows(what: str, values: npt.NDArray[Any], count: int, lowest: int = 0) -> None:
-        if len(values) and not (values.min() >= lowest and values.max() < count):
+        if values.size and not (values.min() >= lowest and values.max() < count):
             raise ValueError(f"{what} out of range")
 
     for part in (index.scenes, index.calibrations, index.scans, index.images, index.samples, index.annotations):
