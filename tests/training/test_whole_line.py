@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,9 @@ def test_a_run_leaves_what_the_contract_names(run: Path, world: Path) -> None:
     results = run / "eval" / "mini_val" / "results.json"
     scored = score_files(results, world, "v1.0-mini", "mini_val")
     written = json.loads((run / "eval" / "mini_val" / "metrics.json").read_text())
-    for key in ("mean_ap", "nd_score", "mean_dist_aps", "tp_errors"):
+    for key in ("mean_ap", "nd_score", "mean_dist_aps", "tp_errors", "meta"):
         assert written[key] == scored[key]
+    assert written["meta"]["use_lidar"] is True
     assert any((run / "tensorboard").iterdir())
     said = (run / "train.log").read_text()
     assert [f"step {step}  mini_val: mAP" in said for step in (1, 2, 3, 4)] == [False, True, False, True]
@@ -127,6 +129,17 @@ def test_two_ranks_evaluate_each_sample_once(run: Path, tmp_path: Path) -> None:
 def test_an_untrained_detector_can_be_scored(world: Path, tmp_path: Path) -> None:
     summary = evaluate(tiny(world), out=tmp_path, show=False)
     assert 0 <= summary["mean_ap"] < 0.05
+
+
+def test_a_split_without_annotations_is_refused_before_anything_is_detected(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = tmp_path / "v1.0-mini"
+    shutil.copytree(world / "v1.0-mini", tables, ignore=shutil.ignore_patterns(".aqr-index*"))
+    (tables / "sample_annotation.json").write_text("[]")
+    monkeypatch.setattr(evaluation, "detect", lambda *_: pytest.fail("detected in vain"))
+    with pytest.raises(InputError, match="choose a split that is annotated"):
+        evaluate(tiny(tmp_path), show=False)
 
 
 def test_the_tables_are_printed(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from aqr.errors import InputError
 from aqr.geometry import VELOCITY
 from aqr.scoring import GroundTruth, Metrics, Predictions, load_ground_truth, write_submission
 from aqr.scoring import evaluate as score
-from aqr.scoring.submission import ATTRIBUTE_OF
+from aqr.scoring.submission import ATTRIBUTE_OF, MODALITIES
 from aqr.training.checkpoint import load_weights, read_config
 from aqr.training.console import print_scores, progress_bar, quiet_lightning
 from aqr.training.inference import SampleDetections, detect, gather
@@ -84,21 +84,30 @@ class Evaluation:
         """
         self.truth  # noqa: B018
 
+    @property
+    def meta(self) -> dict[str, bool]:
+        """What a submission says of the sensors behind it."""
+        sensors = self.config.sensors
+        return dict.fromkeys(MODALITIES, False) | {"use_camera": bool(sensors.cameras), "use_lidar": sensors.lidar}
+
     def write(self, predictions: Predictions, path: Path) -> None:
         """Write a nuScenes submission."""
-        sensors = self.config.sensors
-        meta = {"use_camera": bool(sensors.cameras), "use_lidar": sensors.lidar}
-        write_submission(path, self.tokens, predictions, meta)
+        write_submission(path, self.tokens, predictions, self.meta)
 
     def run(self, detector: Detector, device: torch.device, folder: Path | None, bar: Progress) -> Metrics | None:
-        """Detect and score, with results.json and metrics.json in `folder` if one is given; None unless on rank 0."""
+        """Detect and score, with results.json and metrics.json in `folder` if one is given; None unless on rank 0.
+
+        Raises:
+            InputError: if the split is not annotated, before anything is detected.
+        """
+        self.check()
         predictions = self.detect(detector, device, bar)
         if predictions is None:
             return None
         metrics = score(self.truth, predictions)
         if folder is not None:
             self.write(predictions, folder / RESULTS)
-            write_json(folder / METRICS, metrics.summary())
+            write_json(folder / METRICS, metrics.summary(self.meta))
         return metrics
 
 
@@ -157,10 +166,11 @@ def evaluate(
         detector = _detector(source, config).to(fabric.device)
         with progress_bar(Console(stderr=True)) as bar:
             metrics = evaluation.run(detector, fabric.device, folder, bar)
-        if metrics is not None and show:
-            print_scores(config.data.val_split, metrics.summary())
-        summary: dict[str, Any] = fabric.broadcast(None if metrics is None else metrics.summary())
-    return summary
+        summary = None if metrics is None else metrics.summary(evaluation.meta)
+        if summary is not None and show:
+            print_scores(config.data.val_split, summary)
+        broadcast: dict[str, Any] = fabric.broadcast(summary)
+    return broadcast
 
 
 def predict(
