@@ -1,12 +1,14 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from aqr.config import ImageEncoder as ImageEncoderConfig
-from aqr.detector.image_encoder import ImageEncoder, ImageNeck, build_backbone
+from aqr.detector.image_encoder import ImageEncoder, ImageNeck, build_backbone, stated
 from aqr.errors import InputError
 
 RESNET = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
@@ -71,6 +73,32 @@ def test_pretrained_weights_come_from_a_folder(tmp_path: Path) -> None:
     loaded, channels = build_backbone(ImageEncoderConfig(pretrained=str(tmp_path)))
     assert channels == [16, 16]
     assert all(torch.equal(a, b) for a, b in zip(saved.parameters(), loaded.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_stated_architecture_is_built_without_its_weights(backbone: str, tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+    build_backbone(ImageEncoderConfig(backbone=backbone, options=BACKBONES[backbone]))[0].save_pretrained(folder)
+    config = ImageEncoderConfig(pretrained=str(folder), freeze_norm=True)
+    written = yaml.safe_dump(stated(config).model_dump(mode="json"))
+    trained = ImageEncoder(config, 12)
+    shutil.rmtree(folder)
+    read = ImageEncoderConfig.model_validate(yaml.safe_load(written))
+    assert (read.backbone, read.pretrained, read.freeze_norm) == (backbone, str(folder), True)
+    again = ImageEncoder(read.model_copy(update={"pretrained": None}), 12)
+    again.load_state_dict(trained.state_dict())
+    images = torch.randint(0, 256, (1, 1, 3, 64, 96), dtype=torch.uint8)
+    torch.testing.assert_close(again.eval()(images), trained.eval()(images), rtol=0, atol=0)
+
+
+def test_settings_without_pretrained_weights_are_stated_already() -> None:
+    for config in (
+        ImageEncoderConfig(options=RESNET),
+        ImageEncoderConfig(backbone="timm:resnet18", pretrained="timm"),
+    ):
+        assert stated(config) == config
+    with pytest.raises(InputError, match=r"detector\.image\.pretrained: '/nowhere/at/all'"):
+        stated(ImageEncoderConfig(pretrained="/nowhere/at/all"))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from aqr.batch import Batch
 from aqr.config import Config, parse
 from aqr.data.loader import train_loader
 from aqr.detector import Detections
+from aqr.detector.image_encoder import build_backbone
 from aqr.errors import InputError
 from aqr.scoring import score_files
 from aqr.synth import write_world
@@ -216,6 +218,29 @@ def test_pictures_of_a_run(run: Path, tmp_path: Path) -> None:
         view_run(run, tmp_path, [10])
     with pytest.raises(InputError, match="no sample 'abc'"):
         view_run(run, tmp_path, ["abc"])
+
+
+def test_a_run_needs_its_pretrained_weights_at_the_start_only(world: Path, tmp_path: Path) -> None:
+    config = tiny(world, steps=2)
+    weights = tmp_path / "weights"
+    build_backbone(config.detector.image)[0].save_pretrained(weights)
+    image = {"pretrained": str(weights), "options": {}}
+    values = config.model_dump(mode="json")
+    config = parse(values | {"detector": values["detector"] | {"image": image}})
+    folder = RunFolder(train(config, tmp_path / "run"))
+    at_the_end = (folder.evaluation("mini_val") / "results.json").read_text()
+    shutil.rmtree(weights)
+    folder.final_weights.unlink()
+    evaluate(folder.path, out=tmp_path / "again", show=False)
+    assert (tmp_path / "again" / "results.json").read_text() == at_the_end
+    assert folder.load_config().detector.image.pretrained == str(weights)
+
+    # The machine was lost after the first checkpoint.
+    checkpoint = Checkpoint.load(folder.last_checkpoint)
+    replace(checkpoint, step=1).save(folder.last_checkpoint)
+    assert train(config, folder.path, resume=True) == folder.path
+    with pytest.raises(InputError, match=str(weights)):
+        train(config, tmp_path / "other")
 
 
 def test_weights_of_another_detector_are_refused(run: Path, tmp_path: Path) -> None:

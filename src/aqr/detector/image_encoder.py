@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import torch
@@ -13,6 +15,9 @@ from aqr.errors import InputError
 
 STRIDE: Final = 16
 """Pixels per cell of the image map."""
+
+TIMM: Final = "timm:"
+_STAGES: Final = ("stage_names", "out_features", "out_indices")
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -103,10 +108,9 @@ def build_backbone(config: ImageEncoderConfig) -> tuple[nn.Module, list[int]]:
     """
     from transformers import AutoBackbone, AutoConfig
 
-    if config.backbone.startswith("timm:"):
+    if config.backbone.startswith(TIMM):
         return _timm_backbone(config)
-    named = config.pretrained or config.backbone
-    try:
+    with _foreign_errors(config):
         if config.pretrained is not None:
             settings = AutoConfig.from_pretrained(config.pretrained)
             settings = AutoConfig.from_pretrained(config.pretrained, out_features=settings.stage_names[-2:])
@@ -116,15 +120,51 @@ def build_backbone(config: ImageEncoderConfig) -> tuple[nn.Module, list[int]]:
         backbone = AutoBackbone.from_config(settings)
         if config.pretrained is not None:
             backbone = type(backbone).from_pretrained(config.pretrained, config=settings)
-    except Exception as error:  # whatever a foreign library says of a user's settings
+        return backbone, list(backbone.channels)
+
+
+def stated(config: ImageEncoderConfig) -> ImageEncoderConfig:
+    """The settings with the architecture of pretrained weights written out under `backbone` and `options`.
+
+    With `pretrained` taken out of the result, `build_backbone` gives the same network and needs no file for it: what a
+    checkpoint of the trained network is loaded into. Settings without pretrained weights stay as they are, as do those
+    of `timm:NAME`, which names the architecture.
+
+    Raises:
+        InputError: where there are no such weights.
+    """
+    if config.pretrained is None or config.backbone.startswith(TIMM):
+        return config
+    from transformers import AutoConfig, PretrainedConfig
+
+    with _foreign_errors(config):
+        settings = AutoConfig.from_pretrained(config.pretrained)
+        about_other_things = {*PretrainedConfig().to_dict(), *_STAGES, "torch_dtype", "num_labels"}
+        options = {key: value for key, value in settings.to_dict().items() if key not in about_other_things}
+        return config.model_copy(update={"backbone": settings.model_type, "options": options})
+
+
+@contextmanager
+def _foreign_errors(config: ImageEncoderConfig) -> Iterator[None]:
+    """Turn whatever transformers says of a user's settings into one sentence."""
+    try:
+        yield
+    except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        key, mend = (
-            ("pretrained", "give a folder with config.json and model.safetensors, or a hub name when online")
+        key, named, mend = (
+            (
+                "pretrained",
+                config.pretrained,
+                "give a folder with config.json and model.safetensors, or a hub name when online",
+            )
             if config.pretrained is not None
-            else ("backbone", "name a backbone of transformers, such as resnet, convnext or swin, and its own options")
+            else (
+                "backbone",
+                config.backbone,
+                "name a backbone of transformers, such as resnet, convnext or swin, and its own options",
+            )
         )
         raise InputError(f"detector.image.{key}: {named!r} cannot be used ({reason}); {mend}") from error
-    return backbone, list(backbone.channels)
 
 
 def _timm_backbone(config: ImageEncoderConfig) -> tuple[nn.Module, list[int]]:
@@ -134,7 +174,7 @@ def _timm_backbone(config: ImageEncoderConfig) -> tuple[nn.Module, list[int]]:
     if not is_timm_available():
         raise InputError(f"detector.image.backbone: {config.backbone!r} needs timm; install it or name another one")
     settings = TimmBackboneConfig(
-        backbone=config.backbone.removeprefix("timm:"),
+        backbone=config.backbone.removeprefix(TIMM),
         use_pretrained_backbone=config.pretrained is not None,
         out_indices=(-2, -1),
         **config.options,

@@ -19,7 +19,8 @@ import yaml
 from torch import Tensor, nn
 
 from aqr import config as configuration
-from aqr.config import Config
+from aqr.config import Config, ImageEncoder
+from aqr.detector.image_encoder import stated
 from aqr.errors import InputError
 from aqr.training.run_folder import RunFolder, write_atomically
 
@@ -110,6 +111,35 @@ def read_config(path: Path) -> Config:
     if text is None:
         raise InputError(f"{path}: holds weights but no config; give a run folder or a checkpoint that aqr wrote")
     return configuration.parse(yaml.safe_load(text), str(path))
+
+
+def without_pretrained(config: Config) -> Config:
+    """The config of a detector whose weights are all about to be loaded: none are fetched to start from."""
+    return _with_image(config, config.detector.image.model_copy(update={"pretrained": None}))
+
+
+def stating_backbone(config: Config, started_with: Config | None = None) -> Config:
+    """The config with the architecture of a pretrained image backbone written out (see `without_pretrained`).
+
+    Args:
+        config: of a run.
+        started_with: config in the folder of a run that goes on; what it states of the same weights is taken over, so
+            that these need not be there any more.
+
+    Raises:
+        InputError: where there are no such weights.
+    """
+    image = config.detector.image
+    if started_with is not None and image.pretrained is not None:
+        known = started_with.detector.image
+        if known.pretrained == image.pretrained:
+            return _with_image(config, known.model_copy(update={"freeze_norm": image.freeze_norm}))
+    return _with_image(config, stated(image))
+
+
+def _with_image(config: Config, image: ImageEncoder) -> Config:
+    detector = config.detector.model_copy(update={"image": image})
+    return config.model_copy(update={"detector": detector})
 
 
 @dataclass(frozen=True)

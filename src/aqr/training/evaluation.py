@@ -22,7 +22,7 @@ from aqr.geometry import VELOCITY
 from aqr.scoring import GroundTruth, Metrics, Predictions, load_ground_truth, write_submission
 from aqr.scoring import evaluate as score
 from aqr.scoring.submission import ATTRIBUTE_OF, MODALITIES
-from aqr.training.checkpoint import load_weights, read_config
+from aqr.training.checkpoint import load_weights, read_config, without_pretrained
 from aqr.training.console import print_scores, progress_bar, quiet_lightning
 from aqr.training.inference import SampleDetections, detect, gather
 from aqr.training.run_folder import RunFolder, write_json
@@ -237,9 +237,11 @@ def _weights_of(source: Path) -> Path:
 
 def _detector(source: str | Path | Config, config: Config) -> Detector:
     torch.manual_seed(config.seed)
-    detector = Detector(config)
-    if not isinstance(source, Config):
+    if isinstance(source, Config):
+        detector = Detector(config)
+    else:
         path = _weights_of(Path(source))
+        detector = Detector(without_pretrained(config))
         report = load_weights(detector, path)
         lacking = [*report.missing, *report.mismatched, *report.unexpected]
         if lacking:

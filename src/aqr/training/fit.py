@@ -17,7 +17,7 @@ from aqr.data.loader import train_loader
 from aqr.detector import Detector
 from aqr.errors import InputError
 from aqr.training.callbacks import Checkpointer, Evaluator
-from aqr.training.checkpoint import Checkpoint, load_weights
+from aqr.training.checkpoint import Checkpoint, load_weights, stating_backbone, without_pretrained
 from aqr.training.console import TrainingProgress, progress_bar, quiet_lightning, speaking
 from aqr.training.evaluation import METRICS, Evaluation, evaluate
 from aqr.training.module import TrainingModule
@@ -64,7 +64,9 @@ def train(config: Config, run_dir: str | Path, resume: bool = False) -> Path:
     """
     folder = RunFolder(Path(run_dir))
     console = Console(stderr=True)
-    checkpoint = _last_checkpoint(folder, config) if resume else None
+    stored = folder.load_config() if resume and folder.holds_run() else None
+    config = stating_backbone(config, stored)
+    checkpoint = None if stored is None else _last_checkpoint(folder, stored, config)
     if checkpoint is not None and checkpoint.step >= config.train.steps:
         return _finished(folder, config)
     with quiet_lightning():
@@ -105,10 +107,11 @@ def train(config: Config, run_dir: str | Path, resume: bool = False) -> Path:
 def _module(config: Config, checkpoint: Checkpoint | None) -> tuple[TrainingModule, list[str]]:
     """The module to train, and what to tell the user about its weights."""
     torch.manual_seed(config.seed)
-    module = TrainingModule(config, Detector(config))
     if checkpoint is not None:
+        module = TrainingModule(config, Detector(without_pretrained(config)))
         module.restore(checkpoint)
         return module, [f"resuming after step {checkpoint.step}"]
+    module = TrainingModule(config, Detector(config))
     if config.train.init_from is None:
         return module, []
     report = load_weights(module.detector, config.train.init_from)
@@ -151,10 +154,7 @@ def _trainer(config: Config, start: int, root: Path) -> pl.Trainer:
     )
 
 
-def _last_checkpoint(folder: RunFolder, config: Config) -> Checkpoint | None:
-    if not folder.holds_run():
-        return None
-    stored = folder.load_config()
+def _last_checkpoint(folder: RunFolder, stored: Config, config: Config) -> Checkpoint | None:
     differing = [
         key
         for key, (old, new) in _compare(stored.model_dump(mode="json"), config.model_dump(mode="json")).items()
