@@ -147,7 +147,9 @@ def test_run_folder(tmp_path: Path) -> None:
     assert run.evaluation.figures["mAP"] == 0.3
     assert run.evaluation.per_class["car"].ap == 0.6
     assert np.isnan(run.evaluation.per_class["barrier"].figures["AVE"])
-    assert read_run(run_folder(tmp_path / "plain", aqr=False)).uses_aqr is False
+    plain = read_run(run_folder(tmp_path / "plain", aqr=False))
+    assert plain.uses_aqr is False
+    assert plain.notes == ()
 
 
 def test_folder_that_holds_run_folders(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ _PILE: Final = 4.0
 """A map maximum this many times the other map's is no longer explained by overlap of neighbours."""
 _OVERLAP: Final = 4.0
 """A sum of weights that neighbouring queries on one cell may well reach."""
+_NEAR_ZERO: Final = 0.2
+"""Maps below this on average are near 0 on most cells."""
 _SHARE: Final = 0.01
 
 
@@ -172,7 +174,7 @@ def background(context: Context) -> Iterator[Finding]:
     last = run.snapshots[-1]
     means = {group: last.mean(group, "mean") for group in MAPS}
     low = [value for value in means.values() if value is not None]
-    if not low or max(low) > 0.3:
+    if not low or max(low) > _NEAR_ZERO:
         return
     yield Finding(
         "maps.background-damped",

@@ -11,7 +11,7 @@ from aqr.analysis.formula import applied_factor, form_of, is_gated, largest_fact
 from aqr.analysis.language import text
 from aqr.analysis.whatif import anchors_of
 
-_NEAR_ZERO: Final = 0.3
+_NEAR_ZERO: Final = 0.2
 """A map below this on average is near 0 on most cells."""
 
 
@@ -27,7 +27,7 @@ def camera_band(context: Context) -> Iterator[Finding]:
     spread = last.rank_std("modulation_pers", "relative_change")
     low, high = bands.CAMERA_CHANGE
     evidence = {"forward": last.forward, "relative_change": round(change, 6), "rank_std": spread, "band": [low, high]}
-    shown = text("{change:.1f} %", change=100 * change)
+    shown = text("{change} %", change=f"{100 * change:.1f}" if change >= 0.001 else f"{100 * change:.2g}")
     gated = is_gated(run)
     if run.text("parameterisation") == "centered" or gated:
         yield Finding(
@@ -97,7 +97,7 @@ def residual_sets_it(context: Context) -> Iterator[Finding]:
     camera = anchors_of(run).get("camera")
     if camera is None or camera.mean is None or camera.spread is None or camera.mean > _NEAR_ZERO:
         return
-    if camera.parameterisation == "centered":
+    if camera.parameterisation == "centered" or camera.gated:
         return
     weight = 1.0 if form_of(run) == "additive" else 1 - camera.residual
     lower = max(1.0, camera.clamp - 0.5)

@@ -35,7 +35,8 @@ def read_run_folder(folder: Path) -> Run:
         records.add(iteration, names, [float(fields[name] or 0.0) for name in names])
     notes += restart_notes(records)
     snapshots = {}
-    for line in _json_lines(folder / "aqr_stats.jsonl", notes):
+    plain = "enable_aqr" in settings and not settings["enable_aqr"].value
+    for line in [] if plain else _json_lines(folder / "aqr_stats.jsonl", notes):
         snapshot = _snapshot(line)
         if snapshot is not None:
             snapshots[snapshot.forward] = snapshot
