@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.command import aqr
 
 SMALL = Path(__file__).parents[1] / "src" / "aqr" / "assets" / "small.yaml"
 QUICK = (
@@ -25,7 +26,8 @@ QUICK = (
 )
 
 
-def aqr(*arguments: object) -> subprocess.CompletedProcess[str]:
+def as_a_user(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """`aqr` in a Python of its own."""
     return subprocess.run(
         [sys.executable, "-m", "aqr.cli", *map(str, arguments)],
         capture_output=True,
@@ -48,7 +50,7 @@ def assert_refused(result: subprocess.CompletedProcess[str], *parts: str) -> Non
 def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a training of two steps."""
     folder = tmp_path_factory.mktemp("cli") / "run"
-    done = aqr("train", SMALL, f"data.root={world}", *QUICK, "--run-dir", folder)
+    done = as_a_user("train", SMALL, f"data.root={world}", *QUICK, "--run-dir", folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -76,6 +78,26 @@ def test_predict_then_score_equals_eval(run: Path, world: Path, tmp_path: Path) 
     assert one["nd_score"] == two["nd_score"]
 
 
+def test_score_compares_and_divides_where_it_is_asked_to(run: Path, world: Path, tmp_path: Path) -> None:
+    results = run / "eval" / "mini_val" / "results.json"
+    where = ("--data", world, "--version", "v1.0-mini", "--split", "mini_val", "--out", tmp_path / "metrics.json")
+    plain = aqr("score", results, *where)
+    assert plain.returncode == 0, plain.stderr
+    assert not {"bootstrap", "baseline", "breakdown"} & json.loads((tmp_path / "metrics.json").read_text()).keys()
+    asked = ("--bootstrap", 10, "--baseline", results, "--breakdown", "--picture", tmp_path / "curves.png")
+    done = aqr("score", results, *where, *asked)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["bootstrap"]["resamples"] == 10
+    assert written["baseline"]["difference"]["mean_ap"]["value"] == 0
+    assert {part["kind"] for part in written["breakdown"]} >= {"distance", "light"}
+    for words in ("intervals", "results minus baseline", "distance 0-20 m"):
+        assert words in done.stdout
+        assert words not in plain.stdout
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert_refused(aqr("score", results, *where, "--picture", tmp_path / "curves.gif"), "curves.gif", ".svg")
+
+
 def test_view_draws_a_sample_with_and_without_a_run(run: Path, world: Path, tmp_path: Path) -> None:
     where = ("--data", world, "--version", "v1.0-mini", "--split", "mini_val", "--sample", "1")
     for extra in ((), ("--run", run)):
@@ -92,7 +114,7 @@ def test_analyze_reads_the_run(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_is_not_written_over(run: Path, world: Path) -> None:
-    again = aqr("train", SMALL, f"data.root={world}", *QUICK, "--run-dir", run)
+    again = as_a_user("train", SMALL, f"data.root={world}", *QUICK, "--run-dir", run)
     assert_refused(again, str(run), "--resume")
 
 
@@ -108,6 +130,16 @@ def test_a_run_is_not_written_over(run: Path, world: Path) -> None:
 )
 def test_wrong_settings(world: Path, tmp_path: Path, override: str, parts: tuple[str, ...]) -> None:
     assert_refused(aqr("train", SMALL, f"data.root={world}", override, "--run-dir", tmp_path / "run"), *parts)
+
+
+def test_a_wrong_setting_is_found_before_torch_is_imported() -> None:
+    code = (
+        "import sys; import aqr.cli; sys.argv = sys.argv[1:]\n"
+        "try: aqr.cli.main()\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, "aqr", "train", SMALL, "train.stepps=3"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["2", "False"]
 
 
 def remove_image(root: Path) -> str:
@@ -178,13 +210,14 @@ def test_a_pickle_is_not_opened(run: Path, tmp_path: Path) -> None:
 
 
 def test_help_names_every_verb() -> None:
-    said = aqr("--help").stdout
+    said = as_a_user("--help").stdout
     for verb in ("demo", "synth", "train", "eval", "predict", "score", "analyze", "view"):
         assert verb in said
 
 
 @pytest.mark.parametrize("verb", ["analyze", "score"])
 def test_verbs_without_a_network_start_without_torch(verb: str) -> None:
-    code = f"import sys; import aqr.cli; import aqr.{'analysis' if verb == 'analyze' else 'scoring'}; print('torch' in sys.modules)"
+    package = {"analyze": "analysis", "score": "scoring"}[verb]
+    code = f"import sys; import aqr.cli; import aqr.{package}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -63,9 +63,11 @@ def train(
 ) -> None:
     """Train a detector and score it."""
     from aqr.config import load
-    from aqr.training import train as run
 
-    run(load(config, overrides or ()), run_dir or Path("runs") / config.stem, resume)
+    settings = load(config, overrides or ())
+    from aqr.training import train as run  # only now: it takes seconds
+
+    run(settings, run_dir or Path("runs") / config.stem, resume)
 
 
 @app.command("eval")
@@ -103,17 +105,26 @@ def score(
     version: Version,
     split: Split,
     out: Annotated[Path, typer.Option(help="metrics.json to write.")],
+    bootstrap: Annotated[
+        int, typer.Option(min=0, help="Add 95 % intervals, from this many resamples of the scenes.")
+    ] = 0,
+    baseline: Annotated[Path | None, typer.Option(help="Another submission for the split, to compare with.")] = None,
+    breakdown: Annotated[
+        bool, typer.Option("--breakdown", help="Score by distance, visibility, LiDAR points, light and weather too.")
+    ] = False,
+    picture: Annotated[Path | None, typer.Option(help="Draw precision over recall: PNG, SVG or PDF.")] = None,
 ) -> None:
-    """Score a submission: the devkit's metrics, and the table on the terminal."""
+    """Score a submission: the devkit's metrics, and the tables on the terminal."""
     from rich.console import Console
 
-    from aqr.scoring import score_files
-    from aqr.scoring.tables import class_table, overall_table
+    from aqr.scoring import score_files, score_tables
 
-    summary = score_files(results, data, version, split, out)
+    summary = score_files(
+        results, data, version, split, out, bootstrap=bootstrap, baseline=baseline, breakdown=breakdown, picture=picture
+    )
     console = Console()
-    console.print(overall_table({results.stem: summary}))
-    console.print(class_table(summary))
+    for table in score_tables(summary, results.stem):
+        console.print(table)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from aqr.errors import InputError
 from aqr.scoring.curves import MIN_PRECISION, MIN_RECALL, RECALLS
 from aqr.scoring.files import replacing
 from aqr.scoring.matching import THRESHOLDS
@@ -24,12 +25,16 @@ def draw_precision_recall(metrics: Metrics, path: str | Path, baseline: Metrics 
         metrics: what to draw.
         path: PNG, SVG or PDF by its ending; its folder is made.
         baseline: another run, drawn dashed.
+
+    Raises:
+        InputError: for another ending, or where the file cannot be written.
     """
+    path = Path(path)
+    form = picture_format(path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    path = Path(path)
     figure = Figure(figsize=(15, 6.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 5, sharex=True, sharey=True)
@@ -56,4 +61,16 @@ def draw_precision_recall(metrics: Metrics, path: str | Path, baseline: Metrics 
         lines.append(Line2D([], [], color="0.3", linestyle="--", label="baseline"))
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False, title="match distance")
     with replacing(path) as partial:
-        figure.savefig(partial, format=path.suffix.removeprefix(".") or "png", dpi=110)
+        figure.savefig(partial, format=form, dpi=110)
+
+
+def picture_format(path: Path) -> str:
+    """The format that the ending of a picture's name stands for; PNG where it has none.
+
+    Raises:
+        InputError: for another format than PNG, SVG and PDF.
+    """
+    form = path.suffix.removeprefix(".").lower() or "png"
+    if form not in ("png", "svg", "pdf"):
+        raise InputError(f"{path}: cannot be drawn as {form}; name a .png, .svg or .pdf")
+    return form

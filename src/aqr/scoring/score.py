@@ -15,7 +15,7 @@ from aqr.scoring.breakdown import break_down
 from aqr.scoring.files import write_json
 from aqr.scoring.ground_truth import load_ground_truth
 from aqr.scoring.metrics import Metrics, evaluate
-from aqr.scoring.pictures import draw_precision_recall
+from aqr.scoring.pictures import draw_precision_recall, picture_format
 from aqr.scoring.submission import read_submission
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,8 @@ def score_files(
     """
     if bootstrap < 0:
         raise InputError(f"bootstrap: {bootstrap} resamples cannot be drawn; give a number >= 0")
+    if picture is not None:
+        picture_format(Path(picture))
     index = open_index(root, version)
     truth = load_ground_truth(index, index.split(split))
     metrics, summary = _score(results, truth)
