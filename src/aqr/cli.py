@@ -76,12 +76,20 @@ def evaluate(
     data: OtherRoot = None,
     version: OtherVersion = None,
     split: OtherSplit = None,
+    corrupt: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[:SEVERITY]|all", help="Score under sensor failures as well; several with commas."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for results.json and metrics.json.")] = None,
 ) -> None:
     """Detect, write a nuScenes submission and score it."""
     from aqr.training import evaluate as run_evaluation
+    from aqr.training import evaluate_failures
 
-    run_evaluation(run, root=data, version=version, split=split, out=out)
+    if corrupt is None:
+        run_evaluation(run, root=data, version=version, split=split, out=out)
+    else:
+        evaluate_failures(run, corrupt, root=data, version=version, split=split, out=out)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from aqr.training.checkpoint import Checkpoint, LoadReport, load_weights
 from aqr.training.evaluation import evaluate, load_detector, predict
 from aqr.training.fit import train
 from aqr.training.pictures import view_run
+from aqr.training.robustness import evaluate_failures
 from aqr.training.run_folder import RunFolder
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "LoadReport",
     "RunFolder",
     "evaluate",
+    "evaluate_failures",
     "load_detector",
     "load_weights",
     "predict",

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from aqr.config import Config
+from aqr.data.failures.harm import Corruption
 from aqr.data.index import Index
 from aqr.data.loader import Batches, eval_loader
 from aqr.detector import Detector, attribute_names
@@ -46,14 +47,21 @@ class Evaluation:
     loader: Batches
 
     @classmethod
-    def of(cls, config: Config, rank: int, world_size: int, index: Index | None = None) -> Evaluation:
-        """Open `data.val_split`.
+    def of(
+        cls,
+        config: Config,
+        rank: int,
+        world_size: int,
+        index: Index | None = None,
+        corruption: Corruption | None = None,
+    ) -> Evaluation:
+        """Open `data.val_split`, with a sensor failure in every sample where one is given.
 
         Raises:
             InputError: where the data set cannot be used.
         """
         split = config.data.val_split
-        return cls(config, split, eval_loader(config, split, rank, world_size, index))
+        return cls(config, split, eval_loader(config, split, rank, world_size, index, corruption))
 
     @cached_property
     def tokens(self) -> list[str]:
@@ -158,12 +166,14 @@ def evaluate(
     Raises:
         InputError: where source or data cannot be used.
     """
-    config = with_data(source if isinstance(source, Config) else _config_of(Path(source)), root, version, split)
-    folder = Path(out) if out is not None else _default_folder(source, config.data.val_split)
+    config = with_data(source if isinstance(source, Config) else config_of(Path(source)), root, version, split)
+    folder = None if out is None else Path(out)
+    if folder is None and not isinstance(source, Config):
+        folder = evaluation_folder(Path(source), config.data.val_split)
     with quiet_lightning():
-        fabric = _fabric(config, devices)
+        fabric = open_fabric(config, devices)
         evaluation = Evaluation.of(config, fabric.global_rank, fabric.world_size)
-        detector = _detector(source, config).to(fabric.device)
+        detector = open_detector(source, config).to(fabric.device)
         with progress_bar(Console(stderr=True)) as bar:
             metrics = evaluation.run(detector, fabric.device, folder, bar)
         summary = None if metrics is None else metrics.summary(evaluation.meta)
@@ -198,11 +208,11 @@ def predict(
     Raises:
         InputError: where source or data cannot be used.
     """
-    config = with_data(source if isinstance(source, Config) else _config_of(Path(source)), root, version, split)
+    config = with_data(source if isinstance(source, Config) else config_of(Path(source)), root, version, split)
     with quiet_lightning():
-        fabric = _fabric(config, devices)
+        fabric = open_fabric(config, devices)
         evaluation = Evaluation.of(config, fabric.global_rank, fabric.world_size)
-        detector = _detector(source, config).to(fabric.device)
+        detector = open_detector(source, config).to(fabric.device)
         with progress_bar(Console(stderr=True)) as bar:
             predictions = evaluation.detect(detector, fabric.device, bar)
         if predictions is not None:
@@ -217,11 +227,16 @@ def load_detector(source: str | Path) -> tuple[Detector, Config]:
     Raises:
         InputError: where the source cannot be used.
     """
-    config = _config_of(Path(source))
-    return _detector(source, config).eval(), config
+    config = config_of(Path(source))
+    return open_detector(source, config).eval(), config
 
 
-def _config_of(source: Path) -> Config:
+def config_of(source: Path) -> Config:
+    """The config of a run folder or checkpoint.
+
+    Raises:
+        InputError: where the source cannot be used.
+    """
     return RunFolder(source).load_config() if source.is_dir() else read_config(source)
 
 
@@ -235,7 +250,12 @@ def _weights_of(source: Path) -> Path:
     raise InputError(f"{folder.checkpoints}: holds no checkpoint yet; let `aqr train` run until it writes one")
 
 
-def _detector(source: str | Path | Config, config: Config) -> Detector:
+def open_detector(source: str | Path | Config, config: Config) -> Detector:
+    """The detector of a config with the weights of a source, or the weights it starts from where that is a config.
+
+    Raises:
+        InputError: where the source cannot be used or holds the weights of another detector.
+    """
     torch.manual_seed(config.seed)
     if isinstance(source, Config):
         detector = Detector(config)
@@ -271,17 +291,20 @@ def with_data(config: Config, root: str | Path | None, version: str | None, spli
     return config.model_copy(update={"data": config.data.model_copy(update=changes)})
 
 
-def _default_folder(source: str | Path | Config, split: str) -> Path | None:
-    if isinstance(source, Config):
-        return None
-    path = Path(source)
+def evaluation_folder(path: Path, split: str) -> Path:
+    """Where the evaluation of a run folder or checkpoint on a split is kept."""
     if path.is_dir():
         return RunFolder(path).evaluation(split)
     run = RunFolder(path.parent.parent)
     return run.evaluation(split) if run.holds_run() else path.parent / "eval" / split
 
 
-def _fabric(config: Config, devices: int | None) -> Fabric:
+def open_fabric(config: Config, devices: int | None) -> Fabric:
+    """Processes on `devices` GPUs, by default as many of `train.devices` as there are, or one on the CPU.
+
+    Raises:
+        InputError: if there are fewer GPUs than asked for.
+    """
     on_gpu = torch.cuda.is_available()
     present = torch.cuda.device_count() if on_gpu else 1
     count = min(config.train.devices, present) if devices is None else devices
