@@ -19,6 +19,9 @@ app = typer.Typer(
     help="Adaptive Query Routing for LiDAR-camera 3D object detection.",
 )
 
+convert = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Bring weights from other projects.")
+app.add_typer(convert, name="convert")
+
 Root = Annotated[Path, typer.Option("--data", help="Folder of a nuScenes-format data set.")]
 Version = Annotated[str, typer.Option(help="Version folder in it, such as v1.0-mini.")]
 Split = Annotated[str, typer.Option(help="Official split, such as mini_val.")]
@@ -155,6 +158,22 @@ def analyze(
 
 
 @app.command()
+def whatif(
+    run: Annotated[Path, typer.Argument(help="Run folder or training log.")],
+    clamp: Annotated[str, typer.Option(help="Values of max_weight_clamp, such as 1.5,2.0,2.5.")],
+    residual: Annotated[str, typer.Option(help="Values of residual_weight, such as 0.6,0.65,0.7.")],
+) -> None:
+    """Forecast what another clamp or residual would do to the features of a run."""
+    from rich.console import Console
+
+    from aqr.analysis import whatif as forecast
+    from aqr.analysis.terminal import whatif_table
+
+    grid = forecast(run, _numbers("--clamp", clamp), _numbers("--residual", residual))
+    Console().print(whatif_table(grid))
+
+
+@app.command()
 def view(
     data: Root,
     version: Version,
@@ -176,6 +195,30 @@ def view(
         pictures = view_run(run, out, [which], root=data, version=version, split=split)
     for picture in pictures:
         typer.echo(str(picture))
+
+
+@convert.command("cmt")
+def convert_cmt(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint of CMT, such as epoch_20.pth.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Run folder to make.")],
+    config: Annotated[
+        Path | None, typer.Option(help="Config of the detector; by default read off the checkpoint.")
+    ] = None,
+) -> None:
+    """Turn a CMT checkpoint into a run folder for eval, predict and train.init_from."""
+    from aqr.cmt import convert_cmt as run_conversion
+
+    conversion = run_conversion(checkpoint, out, config)
+    for line in conversion.lines():
+        typer.echo(line)
+    typer.echo(str(conversion.folder))
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option}: {text!r} is not of the form number,number") from None
 
 
 def _numbers_by_name(option: str, text: str) -> dict[str, float]:

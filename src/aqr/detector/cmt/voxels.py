@@ -37,7 +37,7 @@ def voxelise(
 ) -> Voxels:
     """Mean of the first `max_points` points of every voxel, voxels in the order of their first point.
 
-    Points outside pc_range and points that are not finite belong to no voxel.
+    Points outside pc_range, points beyond the last voxel of `shape` and points that are not finite belong to no voxel.
 
     Args:
         points: [P, C >= 3] x, y, z (m) and more.
@@ -53,7 +53,8 @@ def voxelise(
         Voxels of `shape`.
     """
     cell = ((points[:, :3].float() - pc_range[:3]) / voxel_size).floor()
-    limit = torch.tensor([shape[2], shape[1], shape[0]], device=points.device)
+    grid = ((pc_range[3:] - pc_range[:3]) / voxel_size).round()
+    limit = torch.minimum(grid, grid.new_tensor([shape[2], shape[1], shape[0]]))
     inside = ((cell >= 0) & (cell < limit)).all(1) & points.isfinite().all(1)
     points, sample, x, y, z = points[inside], sample[inside], *cell[inside].long().unbind(1)
     key = ((sample * shape[0] + z) * shape[1] + y) * shape[2] + x
