@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tests.command import aqr
 
@@ -63,6 +64,22 @@ def test_training_leaves_what_the_run_folder_promises(run: Path) -> None:
     assert {"forward", "ranks", "lidar_weights", "weight_map_pers", "modulation_bev"} <= snapshot.keys()
     summary = json.loads((run / "eval" / "mini_val" / "metrics.json").read_text())
     assert {"mean_ap", "nd_score", "label_aps", "tp_errors"} <= summary.keys()
+
+
+def test_saved_maps_are_those_of_the_snapshot_and_make_forecasts_exact(run: Path) -> None:
+    snapshot = json.loads((run / "aqr_stats.jsonl").read_text().splitlines()[-1])
+    with np.load(run / "maps" / "00000002.npz") as maps:
+        for name in ("weight_map_bev", "weight_map_pers"):
+            assert list(maps[name].shape) == snapshot[name]["shape"]
+            assert maps[name].max() == pytest.approx(snapshot[name]["max"])
+            assert maps[name].mean() == pytest.approx(snapshot[name]["mean"], rel=1e-5)
+    said = aqr("whatif", run, "--clamp", "1.5,2.0", "--residual", "0.7,0.8")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.count("exact") >= 4
+
+
+def test_a_grid_that_is_no_numbers_is_refused(run: Path) -> None:
+    assert_refused(aqr("whatif", run, "--clamp", "1.5;2", "--residual", "0.7"), "--clamp", "1.5;2")
 
 
 def test_predict_then_score_equals_eval(run: Path, world: Path, tmp_path: Path) -> None:

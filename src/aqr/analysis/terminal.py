@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from aqr.analysis.whatif import Forecast, WhatIf
@@ -11,11 +12,17 @@ def whatif_table(grid: WhatIf) -> Table:
     """The grid of `aqr whatif`: largest factor and relative_change to expect, per cent, for each clamp × residual."""
     additive = any(cell.camera_additive is not None for cell in grid.cells)
     formula = "residual + W" if grid.form == "additive" else "residual + (1 − residual)·W"
-    table = Table(title=f"{grid.run}: {formula}", caption=" ".join(map(str, grid.assumptions)), caption_justify="left")
-    for name in ("clamp", "residual", "largest factor", "camera %", "", "BEV %", ""):
-        table.add_column(name, justify="right")
+    table = Table(
+        title=f"{grid.run}: {formula}",
+        caption=" ".join(map(str, grid.assumptions)),
+        caption_justify="left",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    for name in ("clamp", "residual", "factor", "camera %", "", "BEV %", ""):
+        table.add_column(name, justify="right", no_wrap=True)
     if additive:
-        table.add_column("camera %, residual + W", justify="right")
+        table.add_column("if residual + W", justify="right", no_wrap=True)
     for cell in grid.cells:
         row = [f"{cell.max_weight_clamp:g}", f"{cell.residual_weight:g}", f"{cell.largest_factor:.3f}"]
         row += [*_shown(cell.camera), *_shown(cell.bev)]

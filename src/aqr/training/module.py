@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import lightning.pytorch as pl
@@ -56,6 +56,7 @@ class StepResult:
         lr: learning rate of the step where its factor is 1.
         skipped: whether a number was not finite and nothing was updated.
         statistics: pooled AQR statistics where this step took a snapshot.
+        weight_maps: then also this rank's maps, weight_map_bev [B, Hb, Wb] and weight_map_pers [B, V, Hi, Wi].
     """
 
     iteration: int
@@ -66,6 +67,7 @@ class StepResult:
     lr: float
     skipped: bool
     statistics: Statistics | None
+    weight_maps: dict[str, Tensor] = field(default_factory=dict)
 
 
 class TrainingModule(pl.LightningModule):  # type: ignore[misc]
@@ -165,8 +167,10 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
             losses = self.detector.losses(output, batch)
         bad_points = ~output.finite
         statistics = None
+        maps: dict[str, Tensor | None] = {}
         if takes_snapshot and output.aqr is not None:
             statistics = measure(output.aqr, output.bev, output.images).all_reduce()
+            maps = {"weight_map_bev": output.aqr.bev_map, "weight_map_pers": output.aqr.image_maps}
         del output
         loss = torch.stack([value.float() for value in losses.values()]).sum()
         self.manual_backward(self._scaler.scale(loss))
@@ -206,6 +210,7 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
             lr=lr,
             skipped=skipped,
             statistics=None if skipped else statistics,
+            weight_maps={} if skipped else {name: m.detach() for name, m in maps.items() if m is not None},
         )
         self._count_skipped(self.result, poisoned > 0)
 

@@ -93,6 +93,8 @@ class Recorder(pl.Callback):  # type: ignore[misc]
         if result.statistics is not None and trainer.is_global_zero:
             line = {"forward": result.iteration, "ranks": result.statistics.ranks, **result.statistics.summary()}
             append_line(self._folder.statistics, line)
+            maps = {name: weights.float().cpu().numpy() for name, weights in result.weight_maps.items()}
+            self._folder.save_maps(result.iteration, maps)
 
     def scalars(self, group: str, values: dict[str, float], iteration: int) -> None:
         """Add figures to the TensorBoard events."""

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from aqr import config as configuration
 from aqr.config import Config
 from aqr.errors import InputError
@@ -64,6 +67,11 @@ class RunFolder:
         return self.path / "aqr_stats.jsonl"
 
     @property
+    def maps(self) -> Path:
+        """Weight maps of the snapshots, one .npz each."""
+        return self.path / "maps"
+
+    @property
     def log(self) -> Path:
         """What was said during training."""
         return self.path / "train.log"
@@ -103,6 +111,15 @@ class RunFolder:
             raise InputError(f"{self.path}: cannot be made ({error.strerror}); name another --run-dir") from None
         write_atomically(self.config, lambda p: p.write_text(config.to_yaml(), encoding="utf-8"))
 
+    def save_maps(self, iteration: int, maps: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        """Keep rank 0's weight maps of a snapshot, from which `aqr whatif` tells other settings exactly."""
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:
+                np.savez_compressed(file, **maps)  # type: ignore[arg-type]
+
+        write_atomically(self.maps / f"{iteration:08d}.npz", write)
+
     def load_config(self) -> Config:
         """The config of the run.
 
@@ -114,12 +131,15 @@ class RunFolder:
         return configuration.load(self.config)
 
     def forget_after(self, iteration: int) -> None:
-        """Drop the lines of metrics.jsonl and aqr_stats.jsonl that come after an iteration, and a line cut short."""
+        """Drop lines of metrics.jsonl and aqr_stats.jsonl and maps after an iteration, and a line cut short."""
         for path, key in ((self.metrics, "iteration"), (self.statistics, "forward")):
             if path.is_file():
                 lines = path.read_text(encoding="utf-8").splitlines()
                 kept = "".join(f"{line}\n" for line in lines if _position(line, key) <= iteration)
                 write_atomically(path, lambda p, kept=kept: p.write_text(kept, encoding="utf-8"))  # type: ignore[misc]
+        for path in self.maps.glob("*.npz"):
+            if int(path.stem) > iteration:
+                path.unlink()
 
 
 def _position(line: str, key: str) -> float:
