@@ -22,7 +22,7 @@ def whatif_table(grid: WhatIf) -> Table:
     for name in ("clamp", "residual", "factor", "camera %", "", "BEV %", ""):
         table.add_column(name, justify="right", no_wrap=True)
     if additive:
-        table.add_column("if residual + W", justify="right", no_wrap=True)
+        table.add_column("r + W %", justify="right", no_wrap=True)
     for cell in grid.cells:
         row = [f"{cell.max_weight_clamp:g}", f"{cell.residual_weight:g}", f"{cell.largest_factor:.3f}"]
         row += [*_shown(cell.camera), *_shown(cell.bev)]
