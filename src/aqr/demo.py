@@ -23,6 +23,7 @@ STEPS: Final = 40
 FINE_TUNING: Final = (
     f"train.init_from={BASE}",
     f"train.steps={STEPS}",
+    "data.batch_size=2",
     "train.lr=5.0e-5",
     "train.lr_peak=4.0",
     "train.warmup_fraction=0.3",
