@@ -114,12 +114,10 @@ def draw_resistance(figures: Mapping[str, Any], path: str | Path, title: str = "
         ax.grid(axis="x", color="0.88", linewidth=0.6)
         ax.set_axisbelow(True)
     figure.axes[0].invert_yaxis()
-    keys: list[Patch | Line2D] = [
-        Patch(color=color, label=f"severity {place}") for place, color in enumerate(COLORS, 1)
-    ]
-    mark = {"marker": "|", "markersize": 12, "markeredgewidth": 1.6, "linestyle": ""}
-    keys.append(Line2D([], [], color=MEAN_COLOR, label="mean of the failure", **mark))
-    keys.append(Line2D([], [], color=MEAN_COLOR, linestyle="--", label="mean of all (mRA)"))
+    bars = [Patch(color=color, label=f"severity {place}") for place, color in enumerate(COLORS, 1)]
+    tick = Line2D([], [], color=MEAN_COLOR, marker="|", markersize=12, markeredgewidth=1.6, linestyle="", label="mean")
+    line = Line2D([], [], color=MEAN_COLOR, linestyle="--", label="mean of all failures (mRA)")
+    keys = [*bars, tick, line]
     figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
     if title:
         figure.suptitle(title, fontsize=11)
