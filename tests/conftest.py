@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+
+# An example may take long on a busy machine; `timeout` in pyproject.toml ends what never ends.
+settings.register_profile("aqr", deadline=None)
+settings.load_profile("aqr")
 
 
 @pytest.fixture(scope="session")

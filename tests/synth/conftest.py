@@ -1,21 +1,9 @@
-"""One small world, written once for all tests that read it."""
+"""The devkit's reading of the synthetic world that the suite shares."""
 
 from pathlib import Path
 
 import pytest
 from nuscenes.nuscenes import NuScenes
-
-from aqr.synth import write_world
-
-SEED = 3
-
-
-@pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Root of a tiny world with one training and one validation scene."""
-    out = tmp_path_factory.mktemp("synth") / "world"
-    write_world(out, scenes=2, seed=SEED, preset="tiny", workers=1)
-    return out
 
 
 @pytest.fixture(scope="session")

@@ -21,19 +21,11 @@ from aqr.detector import Detections
 from aqr.detector.image_encoder import build_backbone
 from aqr.errors import InputError
 from aqr.scoring import score_files
-from aqr.synth import write_world
 from aqr.training import evaluate, evaluation, fit, load_detector, predict, train, view_run
 from aqr.training.checkpoint import Checkpoint
 from aqr.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("world")
-    write_world(root, scenes=2, workers=1)
-    return root
 
 
 def tiny(root: Path, **train_settings: Any) -> Config:
