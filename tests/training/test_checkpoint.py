@@ -19,7 +19,7 @@ from aqr.training.checkpoint import (
     save_final,
     save_numbered,
 )
-from aqr.training.run_folder import RunFolder, write_atomically
+from aqr.training.run_folder import RunFolder
 
 
 def checkpoint(step: int = 3) -> Checkpoint:
@@ -61,20 +61,6 @@ def test_the_latest_two_and_last_stay(tmp_path: Path) -> None:
         "step-00000015.ckpt",
     ]
     assert Checkpoint.load(folder.last_checkpoint).step == 15
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "last.ckpt"
-    path.write_bytes(b"old")
-
-    def fail(temporary: Path) -> None:
-        temporary.write_bytes(b"half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, fail)
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 class Malicious:

@@ -16,8 +16,9 @@ from aqr.cmt.keys import translate
 from aqr.config import Config
 from aqr.detector import Detector
 from aqr.errors import InputError
+from aqr.files import write_json
 from aqr.training.checkpoint import save_final
-from aqr.training.run_folder import RunFolder, write_json
+from aqr.training.run_folder import RunFolder
 
 RESNET: Final[dict[str, Any]] = {
     "cmt": {"image_backbone": "resnet50", "voxel_size": [0.1, 0.1, 0.2], "sparse_shape": [41, 1024, 1024]},

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from aqr.errors import InputError
+from aqr.files import replacing
 from aqr.scoring.curves import MIN_PRECISION, MIN_RECALL, RECALLS
-from aqr.scoring.files import replacing
 from aqr.scoring.matching import THRESHOLDS
 from aqr.scoring.metrics import DEVKIT_ORDER, Metrics
 from aqr.taxonomy import LABEL_OF

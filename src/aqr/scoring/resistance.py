@@ -20,7 +20,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from aqr.scoring.files import replacing
+from aqr.files import replacing
 
 METRICS: Final = {"mAP": "mean_ap", "NDS": "nd_score"}
 """Metrics compared, and their keys in a metrics_summary."""

@@ -9,10 +9,10 @@ from typing import Any
 
 from aqr.data.index import open_index
 from aqr.errors import InputError
+from aqr.files import write_json
 from aqr.scoring.bootstrap import difference, intervals
 from aqr.scoring.boxes import GroundTruth
 from aqr.scoring.breakdown import break_down
-from aqr.scoring.files import write_json
 from aqr.scoring.ground_truth import load_ground_truth
 from aqr.scoring.metrics import Metrics, evaluate
 from aqr.scoring.pictures import draw_precision_recall, picture_format

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from aqr.errors import InputError
+from aqr.files import replacing
 from aqr.scoring.boxes import NO_ATTRIBUTE, Predictions, check
 from aqr.scoring.cursor import open_json, utf8
-from aqr.scoring.files import replacing
 from aqr.taxonomy import ATTRIBUTES, CLASSES, LABEL_OF
 
 Array = npt.NDArray[Any]

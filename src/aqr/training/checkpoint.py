@@ -22,7 +22,8 @@ from aqr import config as configuration
 from aqr.config import Config, ImageEncoder
 from aqr.detector.image_encoder import stated
 from aqr.errors import InputError
-from aqr.training.run_folder import RunFolder, write_atomically
+from aqr.files import replacing
+from aqr.training.run_folder import RunFolder
 
 FORMAT: Final = "aqr-checkpoint-1"
 KEPT: Final = 2
@@ -61,7 +62,8 @@ class Checkpoint:
     def save(self, path: Path) -> None:
         """Write atomically; the file holds tensors and plain values only."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        write_atomically(path, lambda p: torch.save({"format": FORMAT, **fields}, p))
+        with replacing(path) as partial:
+            torch.save({"format": FORMAT, **fields}, partial)
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
@@ -85,7 +87,8 @@ def save_numbered(folder: RunFolder, checkpoint: Checkpoint) -> Path:
     """Write step-N.ckpt, make last.ckpt the same and drop all but the latest numbered ones."""
     path = folder.checkpoints / f"step-{checkpoint.step:08d}.ckpt"
     checkpoint.save(path)
-    write_atomically(folder.last_checkpoint, lambda p: _link_or_copy(path, p))
+    with replacing(folder.last_checkpoint) as partial:
+        _link_or_copy(path, partial)
     for old in sorted(folder.checkpoints.glob("step-*.ckpt"))[:-KEPT]:
         old.unlink()
     return path
@@ -95,7 +98,8 @@ def save_final(folder: RunFolder, detector: nn.Module, config: Config, step: int
     """Write the detector's weights as safetensors; config and step stand in the metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
     metadata = {"format": FORMAT, "config": config.to_yaml(), "step": str(step)}
-    write_atomically(folder.final_weights, lambda p: safetensors.torch.save_file(tensors, p, metadata))
+    with replacing(folder.final_weights) as partial:
+        safetensors.torch.save_file(tensors, partial, metadata)
     return folder.final_weights
 
 

@@ -19,6 +19,7 @@ from aqr.data.index import Index
 from aqr.data.loader import Batches, eval_loader
 from aqr.detector import Detector, attribute_names
 from aqr.errors import InputError
+from aqr.files import write_json
 from aqr.geometry import VELOCITY
 from aqr.scoring import GroundTruth, Metrics, Predictions, load_ground_truth, write_submission
 from aqr.scoring import evaluate as score
@@ -26,7 +27,7 @@ from aqr.scoring.submission import ATTRIBUTE_OF, MODALITIES
 from aqr.training.checkpoint import load_weights, read_config, without_pretrained
 from aqr.training.console import print_scores, progress_bar, quiet_lightning
 from aqr.training.inference import SampleDetections, detect, gather
-from aqr.training.run_folder import RunFolder, write_json
+from aqr.training.run_folder import RunFolder
 
 RESULTS: Final = "results.json"
 METRICS: Final = "metrics.json"

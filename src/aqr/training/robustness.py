@@ -10,10 +10,10 @@ from rich.console import Console
 
 from aqr.data.failures.catalogue import CAMERA, LIDAR, parse_failures
 from aqr.data.failures.harm import Corruption
+from aqr.files import replacing
 from aqr.scoring.resistance import draw_resistance, resistance, resistance_table
 from aqr.training.console import progress_bar, quiet_lightning
 from aqr.training.evaluation import Evaluation, config_of, evaluation_folder, open_detector, open_fabric, with_data
-from aqr.training.run_folder import write_atomically
 
 
 def evaluate_failures(
@@ -88,7 +88,8 @@ def evaluate_failures(
 
 def _write(figures: dict[str, Any], folder: Path, stem: str) -> None:
     text = json.dumps(figures, indent=2, allow_nan=False) + "\n"
-    write_atomically(folder / f"{stem}.json", lambda path: path.write_text(text, encoding="utf-8"))
+    with replacing(folder / f"{stem}.json") as partial:
+        partial.write_text(text, encoding="utf-8")
     draw_resistance(figures, folder / f"{stem}.png", figures["split"])
 
 

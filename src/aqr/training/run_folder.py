@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,24 +14,7 @@ import numpy.typing as npt
 from aqr import config as configuration
 from aqr.config import Config
 from aqr.errors import InputError
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a temporary file beside `path`, then move it there in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write one JSON object atomically."""
-    write_atomically(path, lambda p: p.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8"))
+from aqr.files import replacing
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
@@ -109,16 +91,13 @@ class RunFolder:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{self.path}: cannot be made ({error.strerror}); name another --run-dir") from None
-        write_atomically(self.config, lambda p: p.write_text(config.to_yaml(), encoding="utf-8"))
+        with replacing(self.config) as partial:
+            partial.write_text(config.to_yaml(), encoding="utf-8")
 
     def save_maps(self, iteration: int, maps: Mapping[str, npt.NDArray[np.float32]]) -> None:
         """Keep rank 0's weight maps of a snapshot, from which `aqr whatif` tells other settings exactly."""
-
-        def write(path: Path) -> None:
-            with path.open("wb") as file:
-                np.savez_compressed(file, **maps)  # type: ignore[arg-type]
-
-        write_atomically(self.maps / f"{iteration:08d}.npz", write)
+        with replacing(self.maps / f"{iteration:08d}.npz") as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **maps)  # type: ignore[arg-type]
 
     def load_config(self) -> Config:
         """The config of the run.
@@ -136,7 +115,8 @@ class RunFolder:
             if path.is_file():
                 lines = path.read_text(encoding="utf-8").splitlines()
                 kept = "".join(f"{line}\n" for line in lines if _position(line, key) <= iteration)
-                write_atomically(path, lambda p, kept=kept: p.write_text(kept, encoding="utf-8"))  # type: ignore[misc]
+                with replacing(path) as partial:
+                    partial.write_text(kept, encoding="utf-8")
         for path in self.maps.glob("*.npz"):
             if int(path.stem) > iteration:
                 path.unlink()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from aqr.errors import InputError
+from aqr.files import replacing
 from aqr.view.palette import GROUND, INK, MUTED
 from aqr.view.scene import Pixels
 
@@ -123,16 +122,8 @@ def write_png(pixels: npt.NDArray[np.uint8], path: Path) -> Path:
     content = _encode(image)
     if len(content) > LARGEST_FILE:
         content = _encode(image.quantize(256, method=Image.Quantize.FASTOCTREE))
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(content)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
+    with replacing(path) as partial:
+        partial.write_bytes(content)
     return path
 
 
