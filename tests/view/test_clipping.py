@@ -80,7 +80,8 @@ def test_exactly_the_visible_points_of_a_line_are_kept(start: tuple[float, ...],
     seen = seen_pixels[in_image(seen_pixels, depth, (100, 200))]
     pixels, _ = project_lines(ends[None], AHEAD, (100, 200))
     if len(pixels) == 0:
-        assert len(seen) <= 1
+        # A line towards the camera is seen as a point, of which there is nothing to draw.
+        assert len(seen) <= 1 or np.ptp(seen, axis=0).max() < 1e-6
         return
     low, high = pixels[0].min(axis=0), pixels[0].max(axis=0)
     assert (low >= -1e-6).all()
