@@ -221,6 +221,19 @@ def _numbers(option: str, text: str) -> list[float]:
         raise InputError(f"{option}: {text!r} is not of the form number,number") from None
 
 
+@convert.command("check-infos")
+def check_infos(
+    infos: Annotated[Path, typer.Argument(metavar="INFOS", help="Info file of mmdet3d, either form.")],
+    data: Root,
+    version: Annotated[str | None, typer.Option(help="Version folder; by default the one that the file names.")] = None,
+) -> None:
+    """Compare an mmdet3d info file with the nuScenes tables that training reads."""
+    from aqr.cmt import check_infos as run_check
+
+    for line in run_check(infos, data, version).lines():
+        typer.echo(line)
+
+
 def _numbers_by_name(option: str, text: str) -> dict[str, float]:
     try:
         pairs = [part.split("=") for part in text.split(",")]
