@@ -38,7 +38,14 @@ def tiny(world: Path, **sections: Any) -> Config:
                 "num_query": 20,
                 "num_layers": 1,
                 "num_heads": 2,
-                "lidar": {"pillars": [32, 32], "channels": [16], "blocks": [1], "strides": [2], "out_stride": 2},
+                "lidar": {
+                    "pillars": [32, 32],
+                    "pillar_channels": 4,
+                    "channels": [16],
+                    "blocks": [1],
+                    "strides": [2],
+                    "out_stride": 2,
+                },
                 "image": {
                     "options": {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
                 },
