@@ -71,6 +71,11 @@ def test_what_stands_beside_a_preset_wins() -> None:
         ("sensors: {lidar: false, cameras: []}", ["sensors", "at least one camera"]),
         ("detector: {hidden_dim: 100, num_heads: 8}", ["detector", "multiple of num_heads"]),
         ("detector: {pc_range: [0, 0, 0, 1, 1, 0]}", ["detector", "empty"]),
+        ("detector: {hidden_dim: 40}\naqr: {router: {num_heads: 3}}", ["hidden_dim 40", "aqr.router.num_heads 3"]),
+        ("detector: {lidar: {strides: [3, 2, 2]}}", ["detector.lidar", "[3, 2, 2]", "out_stride 4"]),
+        ("detector: {lidar: {pillars: [500, 512]}}", ["detector.lidar", "[500, 512]", "strides [2, 2, 2]"]),
+        ("detector: {lidar: {channels: [], blocks: [], strides: []}}", ["detector.lidar", "one stage at least"]),
+        ("data: {bev: {scale: [1.1, 0.9]}}", ["data.bev", "[1.1, 0.9]", "backwards"]),
         ("data: {image: {size: [100, 800]}}", ["data.image", "multiples of 32"]),
         ("train: {steps: many}", ["train.steps", "'many'"]),
         ("- a\n- b", ["list"]),
@@ -114,6 +119,10 @@ def test_anything_in_a_section_is_a_config_or_a_sentence(value: object) -> None:
         except InputError as error:
             complaint = str(error)
         assert not complaint or section in complaint
+
+
+def test_a_router_that_is_off_may_have_any_number_of_heads() -> None:
+    configuration.parse({"detector": {"hidden_dim": 40}, "aqr": {"enabled": False, "router": {"num_heads": 3}}})
 
 
 def test_defaults_are_written_out() -> None:

@@ -8,6 +8,8 @@ from earlier AQR experiments.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -74,6 +76,12 @@ class BevAugmentation(Section):
     """Standard deviation per axis, metres."""
     flip_x: bool = True
     flip_y: bool = True
+
+    @model_validator(mode="after")
+    def _scale(self) -> BevAugmentation:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale range {list(self.scale)} runs backwards")
+        return self
 
 
 class FailureShare(Section):
@@ -142,12 +150,22 @@ class LidarEncoder(Section):
     blocks: tuple[Count, ...] = (3, 5, 5)
     strides: tuple[Count, ...] = (2, 2, 2)
     out_stride: Count = 4
-    """Pillars per cell of the BEV map, a power of two: 512 pillars give a 128 x 128 map."""
+    """Pillars per cell of the BEV map: with 4, 512 pillars give a 128 x 128 map."""
 
     @model_validator(mode="after")
     def _stages(self) -> LidarEncoder:
-        if not len(self.channels) == len(self.blocks) == len(self.strides):
-            raise ValueError("channels, blocks and strides must have one entry per stage")
+        if not 0 < len(self.channels) == len(self.blocks) == len(self.strides):
+            raise ValueError("channels, blocks and strides must have one entry per stage, and one stage at least")
+        for stride in accumulate(self.strides, mul):
+            if stride % self.out_stride and self.out_stride % stride:
+                raise ValueError(
+                    f"a stage has {stride} pillars per cell (strides {list(self.strides)} up to it), which is neither "
+                    f"a multiple nor a divisor of out_stride {self.out_stride}"
+                )
+            if any(n % stride for n in self.pillars):
+                raise ValueError(
+                    f"pillars {list(self.pillars)} must be multiples of all strides {list(self.strides)} together"
+                )
         if any(n % self.out_stride for n in self.pillars):
             raise ValueError(f"pillars {list(self.pillars)} must be multiples of out_stride {self.out_stride}")
         return self
@@ -346,6 +364,15 @@ class Config(Section):
     detector: DetectorConfig = DetectorConfig()
     aqr: Aqr = Aqr()
     train: Train = Train()
+
+    @model_validator(mode="after")
+    def _router(self) -> Config:
+        if self.aqr.enabled and self.detector.hidden_dim % self.aqr.router.num_heads:
+            raise ValueError(
+                f"detector.hidden_dim {self.detector.hidden_dim} is not a multiple of aqr.router.num_heads "
+                f"{self.aqr.router.num_heads}"
+            )
+        return self
 
     def to_yaml(self) -> str:
         """Every setting, defaults included."""

@@ -172,7 +172,7 @@ def conv_norm_relu(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) 
 
 
 def _resample(inputs: int, outputs: int, stride: int, target: int) -> nn.Sequential:
-    """From one power-of-two stride to another."""
+    """From one stride to another, one of which is a multiple of the other."""
     if stride <= target:
         ratio = target // stride
         conv: nn.Module = nn.Conv2d(inputs, outputs, ratio, ratio, bias=False)
