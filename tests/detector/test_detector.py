@@ -10,6 +10,7 @@ from torch import nn
 from aqr.batch import Batch
 from aqr.config import Config
 from aqr.detector import Detections, Detector, DetectorOutput
+from aqr.detector.heatmap import bev_targets, image_targets
 
 MakeConfig = Callable[..., Config]
 MakeBatch = Callable[..., Batch]
@@ -293,5 +294,8 @@ def test_the_forward_pass_never_waits_for_the_gpu(small_config: MakeConfig, toy_
     torch.cuda.set_sync_debug_mode("error")
     try:
         detector(batch, generator=generator)
+        size = (16, 16)
+        bev_targets(batch.boxes, batch.labels, batch.box_counts, detector.pc_range, size)
+        image_targets(batch.boxes, batch.labels, batch.box_counts, batch.lidar2img, (64, 128), size)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -58,7 +58,7 @@ def bev_targets(
     Returns:
         [B, 10, rows, columns] in [0, 1].
     """
-    cells = boxes.new_tensor([size[1], size[0]])
+    cells = _pair(size[1], size[0], boxes)
     unit = geometry.normalise(boxes[:, geometry.CENTER], pc_range)[:, :2]
     scale = cells / (pc_range[3:5] - pc_range[:2])
     extent = boxes[:, [geometry.L, geometry.W]].amax(1, keepdim=True) * scale
@@ -89,7 +89,7 @@ def image_targets(
     """
     views = lidar2img.shape[1]
     sample = _sample_of(box_counts, boxes.device)
-    cells = boxes.new_tensor([size[1] / image_size[1], size[0] / image_size[0]])
+    cells = _pair(size[1] / image_size[1], size[0] / image_size[0], boxes)
     pixels, depth = geometry.project(boxes[:, None, None, geometry.CENTER], lidar2img[sample])
     present = geometry.in_image(pixels, depth, image_size)[..., 0]
     diameter = boxes[:, geometry.SIZE].norm(dim=1)[:, None]
@@ -150,6 +150,11 @@ def _render(
     index = (views * len(CLASSES) + labels)[:, None].expand_as(bumps)
     maps = maps.scatter_reduce(0, index, bumps, "amax")
     return maps.view(view_count, len(CLASSES), rows, columns)
+
+
+def _pair(x: float, y: float, like: Tensor) -> Tensor:
+    """[2], brought to a GPU without waiting for it."""
+    return torch.tensor([x, y], dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def _sample_of(box_counts: list[int], device: torch.device) -> Tensor:
