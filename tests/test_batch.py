@@ -46,6 +46,15 @@ def test_moving_takes_every_tensor_along_and_keeps_the_rest() -> None:
     assert there.frames is here.frames
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that lags behind")
+def test_a_batch_that_comes_back_is_all_there() -> None:
+    onto = batch([1_000_000, 1_000_000]).to("cuda")
+    expected = onto.points.double().sum().item()
+    torch.cuda._sleep(200_000_000)
+    onto.points = onto.points + 0
+    assert onto.to("cpu").points.double().sum().item() == expected
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs CUDA")
 def test_pinned_batch_moves_without_a_sync() -> None:
     pinned = batch([2, 1]).pin_memory()

@@ -86,8 +86,9 @@ class Batch:
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
-        """The same batch on another device; copies from pinned memory do not block."""
-        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+        """The same batch on another device. Copies from pinned memory to a GPU do not block; those back do."""
+        lazy = non_blocking and torch.device(device).type != "cpu"
+        return self._map(lambda t: t.to(device, non_blocking=lazy))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory (called by DataLoader's pin_memory)."""
