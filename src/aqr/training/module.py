@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,7 +15,6 @@ from torch import Tensor
 
 from aqr.batch import Batch
 from aqr.config import Config, Train
-from aqr.data.loader import train_loader
 from aqr.detector import Detector
 from aqr.errors import InputError
 from aqr.modulation import Statistics, measure
@@ -131,9 +129,6 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return adamw(self.detector, self.train_config)
-
-    def train_dataloader(self) -> Iterable[Batch]:
-        return train_loader(self.config, self.trainer.global_rank, self.trainer.world_size, self.step)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device)
