@@ -17,7 +17,7 @@ from aqr.training.console import progress_bar
 
 ASSETS: Final = Path(__file__).parent / "assets"
 BASE: Final = ASSETS / "base.safetensors"
-"""A detector without AQR, trained on other synthetic worlds; docs/demo.md has the command that made it."""
+"""A detector without AQR, trained on other synthetic worlds; docs/training.md has the commands that made it."""
 
 STEPS: Final = 40
 FINE_TUNING: Final = (
