@@ -1,6 +1,6 @@
 """How much of its clean score a detector keeps when sensors fail.
 
-Definition (MultiCorrupt, arXiv 2402.11677, section IV). With M the score (mAP or NDS) of failure c at severity s:
+Definition (MultiCorrupt, arXiv 2402.11677). With M the score (mAP or NDS) of failure c at severity s:
 
     RA(c, s) = M(c, s) / M(clean)        resistance ability
     RA(c)    = mean over the severities of c

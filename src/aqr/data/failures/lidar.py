@@ -62,9 +62,9 @@ def thin_out(points: Points, share: float, random: np.random.Generator) -> Point
 
 MAX_RANGE: Final = 100.0
 MAX_RANGE_REFLECTIVITY: Final = 0.9
-"""Metres at which a target of that reflectivity is just detected (LISA, arXiv 2107.07004, section 3)."""
+"""Metres at which a target of that reflectivity is just detected (LISA, arXiv 2107.07004)."""
 PULSE_DEPTH: Final = 3.0
-"""Depth (m) of fog that a 20 ns pulse lights at a time (Hahner, table 1)."""
+"""Depth (m) of fog that a 20 ns pulse lights at a time (Hahner)."""
 RETRO: Final = 100.0
 """Velodyne intensities up to 100 are diffuse reflectivity in per cent."""
 
@@ -72,11 +72,11 @@ RETRO: Final = 100.0
 def add_fog(points: Points, extinction: float, random: np.random.Generator) -> Points:
     """Homogeneous fog: returns grow faint and are lost, and the fog itself answers from close by.
 
-    The power of a target of reflectivity ρ at range r goes with ρ/r² · exp(−2αr) (Hahner, eq. 5). It is detected for
+    The power of a target of reflectivity ρ at range r goes with ρ/r² · exp(−2αr) (Hahner). It is detected for
     certain above the threshold 0.9/100² (LISA), and with a chance in proportion to its power below, where a point
     that was recorded without fog counts as having reached the threshold: the chance falls by exp(−2αr) at most. Fog
     lit by a pulse of depth L answers like a target of reflectivity πβL, with backscatter β = 0.046 α / ln 20
-    (Hahner, section 3.2), up to the range R where that falls below the threshold. A lost return becomes such an echo
+    (Hahner), up to the range R where that falls below the threshold. A lost return becomes such an echo
     where its light was scattered before R, which has the chance 1 − exp(−2αR); echoes lie at 1 … R metres, denser
     where they are stronger.
 
