@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from aqr.data.failures.catalogue import KIND_OF
 from aqr.errors import InputError
@@ -343,7 +343,7 @@ class Train(Section):
     """Learning-rate factor by parameter-name prefix in the detector; the longest matching prefix counts."""
     weight_decay: NonNegative = 0.01
     grad_clip: Positive = 35.0
-    precision: Literal["32", "bf16", "16"] = "bf16"
+    precision: Annotated[Literal["32", "bf16", "16"], BeforeValidator(str)] = "bf16"
     devices: Count = 1
     log_every: Count = 50
     stats_every: Count = 1000
