@@ -17,8 +17,8 @@ from nuscenes.utils.geometry_utils import points_in_box
 from nuscenes.utils.splits import create_splits_scenes
 from PIL import Image
 
+from aqr.data.tables import TABLES
 from aqr.synth.presets import PRESETS
-from aqr.synth.tables import TABLES
 from aqr.taxonomy import CAMERAS, CLASSES
 
 TINY = PRESETS["tiny"]

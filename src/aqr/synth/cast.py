@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from aqr.geometry import Pose
+from aqr.geometry import BOX_EDGES, Pose
 from aqr.synth.solids import Solids
 
 Floats = npt.NDArray[np.floating]
@@ -24,7 +24,7 @@ Ints = npt.NDArray[np.int64]
 NEAR: Final = 0.3
 """Metres in front of a camera where solids are cut off."""
 
-_EDGES = np.array([(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)])
+_EDGES: Final = np.array(BOX_EDGES)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ MAX_PLANES: Final = 14
 
 
 class Texture(IntEnum):
-    """How the surface colour varies; the shading itself lives in `aqr.synth.camera`."""
+    """How the surface colour varies; the shading itself lives in `aqr.synth.shading`."""
 
     PLAIN = 0
     FACADE = 1

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final
+from typing import Any
 
+from aqr.data.build import VISIBILITY_LEVELS
+from aqr.data.tables import TABLES
 from aqr.taxonomy import ATTRIBUTES, CAMERAS, CLASS_OF_CATEGORY, LIDAR
 
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]
-
-TABLES: Final = (
-    "category",
-    "attribute",
-    "visibility",
-    "instance",
-    "sensor",
-    "calibrated_sensor",
-    "ego_pose",
-    "log",
-    "scene",
-    "sample",
-    "sample_data",
-    "sample_annotation",
-    "map",
-)
-
-_VISIBILITY: Final = ("v0-40", "v40-60", "v60-80", "v80-100")
 
 
 def token(*parts: object) -> str:
@@ -66,7 +50,7 @@ def shared_tables() -> Tables:
                 "level": name,
                 "description": f"share of pixels, over all cameras, not hidden: {name}",
             }
-            for level, name in enumerate(_VISIBILITY, start=1)
+            for name, level in VISIBILITY_LEVELS.items()
         ],
         "sensor": [
             {"token": sensor_token(LIDAR), "channel": LIDAR, "modality": "lidar"},
