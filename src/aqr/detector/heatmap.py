@@ -93,7 +93,10 @@ def image_targets(
     pixels, depth = geometry.project(boxes[:, None, None, geometry.CENTER], lidar2img[sample])
     present = geometry.in_image(pixels, depth, image_size)[..., 0]
     diameter = boxes[:, geometry.SIZE].norm(dim=1)[:, None]
-    pixels_per_metre = lidar2img[sample][..., :2, :3].norm(dim=-1) / depth.clamp(min=geometry.MIN_DEPTH)
+    # Gradient of a pixel coordinate in space: that of (row · p) / (third row · p).
+    rows, third = lidar2img[sample][..., :2, :3], lidar2img[sample][..., 2:3, :3]
+    gradient = (rows - pixels[:, :, 0, :, None] * third) / depth.clamp(min=geometry.MIN_DEPTH)[..., None]
+    pixels_per_metre = gradient.norm(dim=-1)
     extent = (diameter[..., None] * pixels_per_metre * cells).flatten(0, 1)
     view = (sample[:, None] * views + torch.arange(views, device=boxes.device)).flatten()
     center = (pixels[:, :, 0] * cells).flatten(0, 1)
