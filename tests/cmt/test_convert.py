@@ -178,6 +178,7 @@ def test_a_folder_that_holds_a_run_is_left_alone(checkpoint: Path, converted: Pa
     before = (converted / "conversion.json").stat().st_mtime_ns
     result = CliRunner().invoke(app, ["convert", "cmt", str(checkpoint), str(converted)])
     assert isinstance(result.exception, InputError)
+    assert "name another folder" in str(result.exception)
     assert (converted / "conversion.json").stat().st_mtime_ns == before
 
 

@@ -14,6 +14,7 @@ from aqr.config import parse
 from aqr.detector import Detector, DetectorOutput
 from aqr.detector.cmt.heads import CmtTaskHeads
 from aqr.detector.cmt.position import CmtPositionEmbedding, inverse, inverse_sigmoid, sine_code
+from aqr.detector.coding import decode_boxes
 from aqr.geometry import Pose
 
 IMAGE_SIZE = (320, 800)
@@ -225,3 +226,16 @@ def test_aqr_without_a_gate_does_change_the_outputs(golden: Any) -> None:
         output = build(golden, enabled=True, preset="A")(batch_of(golden))
     moved = output.queries.logits - torch.from_numpy(golden.outputs["cls_logits"])
     assert moved.abs().max() > 100 * TOLERANCE
+
+
+def test_boxes_as_mmdet3d_wrote_them_before_its_version_one() -> None:
+    """Width before length, and an angle of -yaw - pi/2: the same box either way."""
+    torch.manual_seed(0)
+    newer = CmtTaskHeads(2, 16, (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0), "mmdet3d-1")
+    older = CmtTaskHeads(2, 16, (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0), "mmdet3d-0")
+    older.load_state_dict(newer.state_dict())
+    states, points = torch.randn(2, 1, 7, 16), torch.rand(1, 7, 3)
+    as_newer, as_older = (decode_boxes(heads(states, points)[1]) for heads in (newer, older))
+    torch.testing.assert_close(as_older[..., [0, 1, 2, 4, 3, 5, 7, 8]], as_newer[..., [0, 1, 2, 3, 4, 5, 7, 8]])
+    turn = as_older[..., 6] - (-as_newer[..., 6] - torch.pi / 2)
+    assert (turn.sin().abs() + (turn.cos() - 1).abs()).max() < 1e-5

@@ -83,6 +83,9 @@ def convert_cmt(checkpoint: str | Path, out: str | Path, config: str | Path | No
         InputError: if the checkpoint cannot be read safely or is none of CMT's, if its weights do not fit the
             config, or if `out` holds a run.
     """
+    folder = RunFolder(Path(out))
+    if folder.holds_run():
+        raise InputError(f"{folder.path}: already holds a run; name another folder")
     source = read_checkpoint(Path(checkpoint))
     settings = infer_config(source) if config is None else _without_aqr(configuration.load(config))
     detector = Detector(settings)
@@ -100,7 +103,6 @@ def convert_cmt(checkpoint: str | Path, out: str | Path, config: str | Path | No
             "checkpoint of the whole fusion detector"
         )
     detector.load_state_dict(found.tensors)
-    folder = RunFolder(Path(out))
     folder.start(settings)
     save_final(folder, detector, settings, step=0)
     conversion = Conversion(folder.path, settings, found.used, (*found.unknown, *source.others))
