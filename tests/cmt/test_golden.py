@@ -189,7 +189,7 @@ def assert_same_boxes(golden: Any, detector: Detector, output: DetectorOutput) -
     close(found.boxes[:, 2], boxes[:, 2].numpy())
     torch.testing.assert_close(found.boxes[:, 3:6], boxes[:, 3:6], atol=0, rtol=TOLERANCE)
     turn = (found.boxes[:, 6] - boxes[:, 6] + torch.pi) % (2 * torch.pi) - torch.pi
-    assert turn.abs().max() < TOLERANCE * 10
+    assert turn.abs().max() < TOLERANCE
     close(found.boxes[:, 7:], boxes[:, 7:].numpy())
     bottom = found.boxes[:, 2] - found.boxes[:, 5] / 2
     close(bottom, golden.decoded["boxes_bottom_center"][order][:, 2], 2 * TOLERANCE)
