@@ -131,7 +131,7 @@ def test_analyze_reads_the_run(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_run_is_not_written_over(run: Path, world: Path) -> None:
-    again = as_a_user("train", SMALL, f"data.root={world}", *QUICK, "--run-dir", run)
+    again = aqr("train", SMALL, f"data.root={world}", *QUICK, "--run-dir", run)
     assert_refused(again, str(run), "--resume")
 
 
