@@ -23,7 +23,7 @@ from aqr.scoring.matching import THRESHOLDS
 from aqr.scoring.metrics import DEVKIT_ORDER, ERROR_THRESHOLD, ClassMatches, Hits, Metrics, detection_score
 from aqr.taxonomy import CLASSES, LABEL_OF
 
-KNOTS: Final = 100
+KNOTS: Final = 50
 LEVEL: Final = 0.95
 """Share of resamples that an interval holds."""
 
