@@ -143,6 +143,15 @@ def test_the_tables_are_printed(run: Path, tmp_path: Path, capsys: pytest.Captur
         assert word in shown
 
 
+def test_a_finished_run_is_scored_where_it_is_resumed_with_other_data(run: Path, world: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.symlink_to(world)
+    config = tiny(elsewhere, val_every=2)
+    data = config.data.model_copy(update={"val_split": "mini_train"})
+    train(config.model_copy(update={"data": data}), run, resume=True)
+    assert (run / "eval" / "mini_train" / "metrics.json").is_file()
+
+
 def test_a_run_that_stopped_goes_on_exactly(
     run: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
