@@ -28,9 +28,11 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,spconv]"
 	$(BIN)/python -m pip install --quiet --no-deps $(DEVKIT)
-	command -v chromium >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium fonts-noto-cjk; }
+	command -v chromium >/dev/null \
+		|| { apt-get update -q && apt-get install -y -q --no-install-recommends chromium fonts-noto-cjk; } \
+		|| echo "chromium could not be installed: the tests that open the report in a browser will skip"
 	touch $@
 
 clean:
