@@ -23,8 +23,7 @@ STEPS: Final = 40
 FINE_TUNING: Final = (
     f"train.init_from={BASE}",
     f"train.steps={STEPS}",
-    "data.batch_size=2",
-    "train.lr=5.0e-5",
+    "train.lr=2.0e-5",
     "train.lr_peak=4.0",
     "train.warmup_fraction=0.3",
     "train.log_every=5",
@@ -33,7 +32,7 @@ FINE_TUNING: Final = (
     "data.bev={rotation: 0.3, scale: [0.95, 1.05], translation: 0.2, flip_x: false, flip_y: false}",
 )
 
-AQR_LR: Final = 20.0
+AQR_LR: Final = 50.0
 """Learning-rate factor of AQR, which is new where the rest of the detector is trained."""
 
 UNTRAINED: Final = "untrained"
