@@ -32,8 +32,8 @@ FINE_TUNING: Final = (
     "data.bev={rotation: 0.3, scale: [0.95, 1.05], translation: 0.2, flip_x: false, flip_y: false}",
 )
 
-AQR_LR: Final = 50.0
-"""Learning-rate factor of AQR, which is new where the rest of the detector is trained."""
+AQR_LR: Final = "train.lr_mult={aqr: 5, aqr.lidar_gate: 50, aqr.camera_gate: 50}"
+"""AQR is new where the rest of the detector is trained, and its gates start closed."""
 
 UNTRAINED: Final = "untrained"
 START: Final = "before fine-tuning"
@@ -99,7 +99,7 @@ def demo_config(data: Path, seed: int, aqr: bool) -> Config:
     """Settings of one arm; the arms differ in AQR alone."""
     own: tuple[str, ...] = (f"data.root={data}", f"seed={seed}", f"aqr.enabled={str(aqr).lower()}")
     if aqr:
-        own += (f"train.lr_mult={{aqr: {AQR_LR}}}",)
+        own += (AQR_LR,)
     return configuration.load(ASSETS / "small.yaml", (*FINE_TUNING, *own))
 
 
