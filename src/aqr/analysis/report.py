@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +22,7 @@ from aqr.analysis.run import METRICS, Run
 from aqr.analysis.verdict import verdict
 from aqr.analysis.whatif import WhatIf, anchors_of, whatif
 from aqr.errors import InputError
+from aqr.files import replacing
 
 GRID_CLAMPS: Final = tuple(1.0 + 0.25 * step for step in range(13))
 GRID_RESIDUALS: Final = tuple(round(0.5 + 0.02 * step, 2) for step in range(21))
@@ -178,15 +177,5 @@ def _main(runs: Sequence[Run], baseline: Run | None) -> Run:
 
 
 def _write(path: Path, content: str) -> None:
-    """Atomically."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); choose another folder for the report"
-        ) from None
+    with replacing(path) as partial:
+        partial.write_text(content, encoding="utf-8")
