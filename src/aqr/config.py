@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from aqr.data.failures.catalogue import KIND_OF
 from aqr.errors import InputError
-from aqr.taxonomy import CAMERAS
+from aqr.taxonomy import CAMERAS, CLASSES
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -229,6 +229,8 @@ class Loss(Section):
     """Weight of the denoising losses."""
     code_weights: tuple[NonNegative, ...] = (2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2)
     """CMT's, for x, y, z, l, w, h, sin, cos, vx, vy."""
+    router_cls: NonNegative = 0.5
+    """Weight of the router's class loss, where aqr.modulator.residual_weight is by class."""
     heatmap: NonNegative = 0.0
     """Weight of the auxiliary centre heatmap on the BEV map (arXiv 2006.11275); 0 builds no heatmap head."""
 
@@ -287,13 +289,112 @@ class Renderer(Section):
     """Standard deviation of the Gaussian, and decay length of `distance_weighted`, in cells."""
     min_weight_threshold: NonNegative = 0.01
     max_weight_clamp: Annotated[float, Field(ge=1.0)] = 2.0
+    lidar_gain: Positive = 1.0
+    """The balance of the sensors: every query's LiDAR weight is multiplied by it before the map is bounded."""
+    camera_gain: Positive = 1.0
+
+
+NUMBER: Final = "<number>"
+MAPPING: Final = "<mapping>"
+DEFAULT_RESIDUAL: Final = "default"
+"""Key of a residual per class that holds where no query stands, and for classes that are not named."""
 
 
 class Modulator(Section):
     modulation_type: Literal["element_wise", "channel_wise", "adaptive"] = "element_wise"
-    residual_weight: Fraction = 0.7
+    residual_weight: Annotated[
+        Annotated[Fraction, Tag(NUMBER)] | Annotated[dict[str, Fraction], Tag(MAPPING)],
+        Discriminator(lambda value: MAPPING if isinstance(value, dict) else NUMBER),
+    ] = 0.7
+    """A number, or one by class: `{default: 0.7, bicycle: 0.85}`. A mapping builds a class head in the router."""
     form: Literal["convex", "additive"] = "convex"
     gate: bool = True
+
+    @model_validator(mode="after")
+    def _by_class(self) -> Modulator:
+        if isinstance(self.residual_weight, dict):
+            unknown = self.residual_weight.keys() - {DEFAULT_RESIDUAL, *CLASSES}
+            if unknown:
+                raise ValueError(f"residual_weight: there is no class {min(unknown)!r}; known: {', '.join(CLASSES)}")
+            if DEFAULT_RESIDUAL not in self.residual_weight:
+                raise ValueError(
+                    "residual_weight: a mapping needs `default`, for classes that it does not name and for cells "
+                    "without a query"
+                )
+        return self
+
+    @property
+    def default_residual(self) -> float:
+        """The number, or the default of the mapping."""
+        residual = self.residual_weight
+        return residual[DEFAULT_RESIDUAL] if isinstance(residual, dict) else residual
+
+    @property
+    def class_residuals(self) -> tuple[float, ...] | None:
+        """One number per class of `aqr.taxonomy.CLASSES`; None where one number stands for all."""
+        residual = self.residual_weight
+        if not isinstance(residual, dict):
+            return None
+        return tuple(residual.get(name, residual[DEFAULT_RESIDUAL]) for name in CLASSES)
+
+
+class Ramp(Section):
+    """How a setting gets to its configured value, see `aqr.modulation.schedules`."""
+
+    kind: Literal["constant", "linear", "cosine", "warmup"] = "constant"
+    start: NonNegative = 1.0
+    """Value before the first step; at 1 a clamp lets no weight amplify, and a residual modulates nothing."""
+    until: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1
+    """Share of the steps that `warmup` takes."""
+
+
+class Schedules(Section):
+    """Settings that move with training progress, off by default."""
+
+    max_weight_clamp: Ramp = Ramp()
+    residual_weight: Ramp = Ramp()
+
+    @model_validator(mode="after")
+    def _starts(self) -> Schedules:
+        if self.max_weight_clamp.start < 1:
+            raise ValueError("max_weight_clamp.start must be at least 1")
+        if self.residual_weight.start > 1:
+            raise ValueError("residual_weight.start must lie in [0, 1]")
+        return self
+
+    @property
+    def moves(self) -> bool:
+        """Whether anything is scheduled."""
+        return any(ramp.kind != "constant" for ramp in (self.max_weight_clamp, self.residual_weight))
+
+
+class ControllerConfig(Section):
+    """Keep the cameras' relative_change inside a band, see `aqr.modulation.controller`; off by default."""
+
+    enabled: bool = False
+    band: tuple[Positive, Positive] = (0.25, 0.30)
+    every: Count = 50
+    """Steps between measurements."""
+    start: Annotated[int, Field(ge=0)] = 0
+    """Steps before the first one."""
+    residual_range: tuple[Fraction, Annotated[float, Field(ge=0.0, lt=1.0)]] = (0.4, 0.95)
+    clamp_range: tuple[Annotated[float, Field(ge=1.0)], Annotated[float, Field(ge=1.0)]] = (1.2, 3.0)
+    residual_rate: Positive = 0.01
+    """Largest move of residual_weight per measurement."""
+    clamp_rate: Positive = 0.02
+    """Largest relative move of max_weight_clamp per measurement."""
+    smoothing: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
+    """Share of a new measurement in the running mean."""
+    patience: Count = 5
+    """Measurements at the ends of both ranges after which the band counts as out of reach."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> ControllerConfig:
+        for name in ("band", "residual_range", "clamp_range"):
+            low, high = getattr(self, name)
+            if low >= high:
+                raise ValueError(f"{name} {[low, high]} runs backwards or is empty")
+        return self
 
 
 PRESETS: Final[dict[str, tuple[float, float]]] = {
@@ -314,6 +415,29 @@ class Aqr(Section):
     router: Router = Router()
     renderer: Renderer = Renderer()
     modulator: Modulator = Modulator()
+    schedule: Schedules = Schedules()
+    controller: ControllerConfig = ControllerConfig()
+
+    @model_validator(mode="after")
+    def _adaptive(self) -> Aqr:
+        by_class = self.modulator.class_residuals is not None
+        if self.schedule.residual_weight.kind != "constant" and by_class:
+            raise ValueError("schedule.residual_weight moves one number, but modulator.residual_weight is a mapping")
+        if not self.controller.enabled:
+            return self
+        if self.schedule.moves:
+            raise ValueError("schedule and controller move the same settings; leave one of them out")
+        if by_class:
+            raise ValueError("controller moves one residual_weight, but modulator.residual_weight is a mapping")
+        if self.modulator.gate:
+            raise ValueError(
+                "controller needs modulator.gate: false, because a gate learns by itself how much is changed"
+            )
+        if self.modulator.form != "convex":
+            raise ValueError("controller needs modulator.form: convex, where the change falls as the residual rises")
+        if self.modulator.residual_weight == 1:
+            raise ValueError("controller needs a modulator.residual_weight below 1, where there is a change to measure")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -393,7 +517,7 @@ def parse(values: dict[str, Any], source: str = "config") -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the config"
+        key = ".".join(str(part) for part in first["loc"] if part not in (NUMBER, MAPPING)) or "the config"
         if first["type"] == "extra_forbidden":
             raise InputError(f"{source}: unknown key {key}; {_near_keys(first['loc'])}") from None
         got = first.get("input")

@@ -35,7 +35,8 @@ class Checkpointer(pl.Callback):  # type: ignore[misc]
             return
         if trainer.is_global_zero:
             if done:
-                save_final(self._folder, pl_module.detector, pl_module.config, pl_module.step)
+                moved = pl_module.adaptation.state(pl_module.detector.aqr)
+                save_final(self._folder, pl_module.detector, pl_module.config, pl_module.step, moved)
             save_numbered(self._folder, pl_module.checkpoint(self._recorder.window.state()))
         self._recorder.restart_clock()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import warnings
@@ -48,6 +49,7 @@ class Checkpoint:
         scaler: state_dict of the loss scaler, empty unless fp16.
         window: sums of the metrics since the last log step.
         config: the resolved config, YAML.
+        adaptation: settings that training moves, and the controller's memory; empty where nothing moves.
     """
 
     step: int
@@ -58,6 +60,7 @@ class Checkpoint:
     scaler: dict[str, Any]
     window: dict[str, Any]
     config: str
+    adaptation: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write atomically; the file holds tensors and plain values only."""
@@ -73,7 +76,7 @@ class Checkpoint:
             InputError: if the file is missing, damaged, holds more than tensors and plain values, or is no checkpoint
                 of a run.
         """
-        values = _read_pickle(path)
+        values = {"adaptation": {}} | _read_pickle(path)
         if values.pop("format", None) != FORMAT or values.keys() != {f.name for f in dataclasses.fields(cls)}:
             raise InputError(f"{path}: is no checkpoint of an aqr run; give one from a run folder's checkpoints/")
         return cls(**values)
@@ -94,10 +97,17 @@ def save_numbered(folder: RunFolder, checkpoint: Checkpoint) -> Path:
     return path
 
 
-def save_final(folder: RunFolder, detector: nn.Module, config: Config, step: int) -> Path:
-    """Write the detector's weights as safetensors; config and step stand in the metadata."""
+def save_final(
+    folder: RunFolder, detector: nn.Module, config: Config, step: int, adaptation: Mapping[str, Any] | None = None
+) -> Path:
+    """Write the detector's weights as safetensors; config, step and moved settings stand in the metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
-    metadata = {"format": FORMAT, "config": config.to_yaml(), "step": str(step)}
+    metadata = {
+        "format": FORMAT,
+        "config": config.to_yaml(),
+        "step": str(step),
+        "adaptation": json.dumps(adaptation or {}),
+    }
     with replacing(folder.final_weights) as partial:
         safetensors.torch.save_file(tensors, partial, metadata)
     return folder.final_weights
@@ -115,6 +125,18 @@ def read_config(path: Path) -> Config:
     if text is None:
         raise InputError(f"{path}: holds weights but no config; give a run folder or a checkpoint that aqr wrote")
     return configuration.parse(yaml.safe_load(text), str(path))
+
+
+def read_adaptation(path: Path) -> dict[str, Any]:
+    """Settings that training had moved when a checkpoint or a final.safetensors was written; empty for others.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return Checkpoint.load(path).adaptation
+    moved: dict[str, Any] = json.loads(_read_safetensors_metadata(path).get("adaptation", "{}"))
+    return moved
 
 
 def without_pretrained(config: Config) -> Config:

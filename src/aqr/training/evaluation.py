@@ -24,7 +24,8 @@ from aqr.geometry import VELOCITY
 from aqr.scoring import GroundTruth, Metrics, Predictions, load_ground_truth, write_submission
 from aqr.scoring import evaluate as score
 from aqr.scoring.submission import ATTRIBUTE_OF, MODALITIES
-from aqr.training.checkpoint import load_weights, read_config, without_pretrained
+from aqr.training.adaptation import apply_settings
+from aqr.training.checkpoint import load_weights, read_adaptation, read_config, without_pretrained
 from aqr.training.console import print_scores, progress_bar, quiet_lightning
 from aqr.training.inference import SampleDetections, detect, gather
 from aqr.training.run_folder import RunFolder
@@ -270,6 +271,7 @@ def open_detector(source: str | Path | Config, config: Config) -> Detector:
                 f"{path}: its weights and the config beside them are of different detectors (first: {lacking[0]}); "
                 "restore the config that the run was trained with"
             )
+        apply_settings(detector.aqr, read_adaptation(path))
     return detector
 
 

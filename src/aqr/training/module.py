@@ -18,6 +18,8 @@ from aqr.config import Config, Train
 from aqr.detector import Detector
 from aqr.errors import InputError
 from aqr.modulation import Statistics, measure
+from aqr.modulation.controller import Decision
+from aqr.training.adaptation import Adaptation
 from aqr.training.checkpoint import Checkpoint
 from aqr.training.optimizer import adamw, one_cycle, set_lr
 
@@ -54,7 +56,10 @@ class StepResult:
         lr: learning rate of the step where its factor is 1.
         skipped: whether a number was not finite and nothing was updated.
         statistics: pooled AQR statistics where this step took a snapshot.
-        weight_maps: then also this rank's maps, weight_map_bev [B, Hb, Wb] and weight_map_pers [B, V, Hi, Wi].
+        weight_maps: in snapshots of `train.stats_every` also this rank's maps, weight_map_bev [B, Hb, Wb] and
+            weight_map_pers [B, V, Hi, Wi].
+        settings: max_weight_clamp and residual_weight of this step, in runs that move them.
+        decision: what the controller made of this step's statistics.
     """
 
     iteration: int
@@ -66,6 +71,8 @@ class StepResult:
     skipped: bool
     statistics: Statistics | None
     weight_maps: dict[str, Tensor] = field(default_factory=dict)
+    settings: dict[str, float] = field(default_factory=dict)
+    decision: Decision | None = None
 
 
 class TrainingModule(pl.LightningModule):  # type: ignore[misc]
@@ -93,6 +100,7 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
         self.skipped = 0
         self.skipped_in_row = 0
         self.result: StepResult | None = None
+        self.adaptation = Adaptation(config)
         # DDP looks for parameters that a batch leaves unused, and complains where there is none.
         self._never_used = torch.nn.Parameter(torch.zeros(()))
         self._restored: Checkpoint | None = None
@@ -111,6 +119,7 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
         self.step = checkpoint.step
         self.skipped = checkpoint.skipped
         self.skipped_in_row = checkpoint.skipped_in_row
+        self.adaptation.restore(self.detector.aqr, checkpoint.adaptation)
         self._restored = checkpoint
 
     def checkpoint(self, window: dict[str, Any]) -> Checkpoint:
@@ -125,6 +134,7 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
             scaler=self._scaler.state_dict(),
             window=window,
             config=self.config.to_yaml(),
+            adaptation=self.adaptation.state(self.detector.aqr),
         )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -156,6 +166,7 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
         self._generator.manual_seed(seed)
         torch._foreach_copy_(self._saved_buffers, self._live_buffers)
 
+        settings = self.adaptation.before_step(self.detector.aqr, self.step)
         takes_snapshot = (self.step + 1) % self.train_config.stats_every == 0
         with autocast(self.device, self.train_config.precision):
             output = self.detector(batch, generator=self._generator)
@@ -163,8 +174,9 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
         bad_points = ~output.finite
         statistics = None
         maps: dict[str, Tensor | None] = {}
-        if takes_snapshot and output.aqr is not None:
+        if output.aqr is not None and (takes_snapshot or self.adaptation.measures(self.step + 1)):
             statistics = measure(output.aqr, output.bev, output.images).all_reduce()
+        if output.aqr is not None and takes_snapshot:
             maps = {"weight_map_bev": output.aqr.bev_map, "weight_map_pers": output.aqr.image_maps}
         del output
         loss = torch.stack([value.float() for value in losses.values()]).sum()
@@ -196,6 +208,9 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
         self._scaler.update()
 
         self.step += 1
+        decision = None
+        if statistics is not None and not skipped:
+            decision = self.adaptation.after_step(self.detector.aqr, self.step, statistics)
         self.result = StepResult(
             iteration=self.step,
             losses=dict(zip(losses, parts, strict=True)),
@@ -206,6 +221,8 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
             skipped=skipped,
             statistics=None if skipped else statistics,
             weight_maps={} if skipped else {name: m.detach() for name, m in maps.items() if m is not None},
+            settings=settings,
+            decision=decision,
         )
         self._count_skipped(self.result, poisoned > 0)
 

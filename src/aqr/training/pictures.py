@@ -47,7 +47,8 @@ def view_run(
     tokens = [dataset.index.token(row) for row in dataset.rows]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     detector = detector.to(device)
-    scale = WeightScale(1.0 if config.aqr.parameterisation == "centered" else 0.0, config.aqr.renderer.max_weight_clamp)
+    clamp = config.aqr.renderer.max_weight_clamp if detector.aqr is None else detector.aqr.max_weight_clamp
+    scale = WeightScale(1.0 if config.aqr.parameterisation == "centered" else 0.0, clamp)
     pc_range = config.detector.pc_range
     pictures = []
     for sample in samples:

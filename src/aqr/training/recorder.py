@@ -6,6 +6,7 @@ import logging
 import resource
 import sys
 import time
+from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
@@ -91,10 +92,17 @@ class Recorder(pl.Callback):  # type: ignore[misc]
                 self._log(result, pl_module)
             self.window = Window()
         if result.statistics is not None and trainer.is_global_zero:
-            line = {"forward": result.iteration, "ranks": result.statistics.ranks, **result.statistics.summary()}
+            line = {
+                "forward": result.iteration,
+                "ranks": result.statistics.ranks,
+                **({"settings": result.settings} if result.settings else {}),
+                **({"controller": asdict(result.decision)} if result.decision is not None else {}),
+                **result.statistics.summary(),
+            }
             append_line(self._folder.statistics, line)
-            maps = {name: weights.float().cpu().numpy() for name, weights in result.weight_maps.items()}
-            self._folder.save_maps(result.iteration, maps)
+            if result.weight_maps:
+                maps = {name: weights.float().cpu().numpy() for name, weights in result.weight_maps.items()}
+                self._folder.save_maps(result.iteration, maps)
 
     def scalars(self, group: str, values: dict[str, float], iteration: int) -> None:
         """Add figures to the TensorBoard events."""
@@ -109,6 +117,7 @@ class Recorder(pl.Callback):  # type: ignore[misc]
             "iteration": result.iteration,
             **means,
             "lr": result.lr,
+            **result.settings,
             "memory_mb": memory_mb(module.device),
             "skipped": module.skipped,
         }
