@@ -114,9 +114,11 @@ class Detector(nn.Module):
                     min_weight_threshold=config.aqr.renderer.min_weight_threshold,
                     max_weight_clamp=config.aqr.renderer.max_weight_clamp,
                     modulation_type=config.aqr.modulator.modulation_type,
-                    residual_weight=config.aqr.modulator.residual_weight,
+                    residual_weight=config.aqr.modulator.default_residual,
                     form=config.aqr.modulator.form,
                     gate=config.aqr.modulator.gate,
+                    gains=(config.aqr.renderer.lidar_gain, config.aqr.renderer.camera_gain),
+                    class_residuals=config.aqr.modulator.class_residuals,
                 )
 
     def forward(self, batch: Batch, *, generator: torch.Generator | None = None) -> DetectorOutput:
@@ -192,12 +194,14 @@ class Detector(nn.Module):
 
         Returns:
             Scalars: loss_cls, loss_bbox of the last layer and d0.loss_cls … of the others; with denoising dn_loss_cls,
-            dn_loss_bbox, d0.dn_loss_cls …; with heatmap heads loss_heatmap, loss_image_heatmap.
+            dn_loss_bbox, d0.dn_loss_cls …; with heatmap heads loss_heatmap, loss_image_heatmap; with residuals by
+            class loss_router_cls.
         """
         loss = self.settings.loss
         with torch.autocast(batch.device.type, enabled=False):
             truth = batch.boxes, batch.labels, batch.box_counts
-            losses = set_losses(output.queries.logits, output.queries.codes, *truth, loss, self.code_weights)
+            estimate = None if output.aqr is None else output.aqr.class_logits
+            losses = set_losses(output.queries.logits, output.queries.codes, *truth, loss, self.code_weights, estimate)
             if self.settings.denoising.groups:
                 losses |= denoising_losses(
                     output.denoising.logits, output.denoising.codes, output.noised, loss, self.code_weights

@@ -57,6 +57,7 @@ def set_losses(
     box_counts: list[int],
     loss: Loss,
     code_weights: Tensor,
+    router_logits: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Losses of the real queries, each layer matched to the objects anew.
 
@@ -70,9 +71,12 @@ def set_losses(
         box_counts: boxes of each sample.
         loss: weights of the two losses.
         code_weights: [10] weights of the numbers of a code.
+        router_logits: [B, Q, 10] the router's own estimate of the queries' classes, which answers for the boxes that
+            the last layer is matched to.
 
     Returns:
-        loss_cls and loss_bbox of the last layer, d0.loss_cls … of the others; weighted scalars.
+        loss_cls and loss_bbox of the last layer, d0.loss_cls … of the others, and loss_router_cls where there is an
+        estimate; weighted scalars.
     """
     pairs = assign(logits, codes, boxes, labels, box_counts, loss, code_weights)
     layer = torch.arange(len(logits), device=logits.device)[:, None]
@@ -82,7 +86,11 @@ def set_losses(
     cls = focal_loss(logits, targets).flatten(1).sum(1) / positives
     distance = code_loss(codes[layer, pairs.sample, pairs.query], boxes[pairs.box], code_weights)
     bbox = distance.flatten(1).sum(1) / positives
-    return _named("", loss.cls * cls, loss.bbox * bbox)
+    losses = _named("", loss.cls * cls, loss.bbox * bbox)
+    if router_logits is not None:
+        missed = focal_loss(router_logits.float(), targets[-1]).sum() / positives
+        losses["loss_router_cls"] = loss.router_cls * missed
+    return losses
 
 
 def denoising_losses(

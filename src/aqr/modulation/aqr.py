@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from aqr.modulation.modulate import Form, ModulationType, modulate, modulation_factor
 from aqr.modulation.render import RenderMethod, centered_map, sigmoid_map
+from aqr.modulation.residual import ClassResidual, residual_map
 from aqr.modulation.route import Router
 from aqr.modulation.sites import Sites, bev_sites, image_sites
 
@@ -35,6 +36,10 @@ class AQROutput:
         image_maps: [B, V, Hi, Wi] weight maps.
         visible: [B, V, Q] which camera sees which query.
         max_weight_clamp: upper bound of the maps.
+        class_logits: [B, Q, classes] the router's estimate of what stands at each query; None unless the residual
+            is by class.
+        bev_residual: [B, Hb, Wb] residual map; None unless the residual is by class.
+        image_residuals: [B, V, Hi, Wi] likewise.
     """
 
     bev: Tensor | None
@@ -45,6 +50,9 @@ class AQROutput:
     image_maps: Tensor | None
     visible: Tensor | None
     max_weight_clamp: float
+    class_logits: Tensor | None = None
+    bev_residual: Tensor | None = None
+    image_residuals: Tensor | None = None
 
 
 class AQRModulation(nn.Module):
@@ -70,6 +78,7 @@ class AQRModulation(nn.Module):
     """
 
     pc_range: Tensor
+    gains: Tensor
 
     def __init__(
         self,
@@ -87,6 +96,8 @@ class AQRModulation(nn.Module):
         residual_weight: float = 0.7,
         form: Form = "convex",
         gate: bool = True,
+        gains: tuple[float, float] = (1.0, 1.0),
+        class_residuals: Sequence[float] | None = None,
     ) -> None:
         """Args:
             channels: C of queries and feature maps.
@@ -103,6 +114,9 @@ class AQRModulation(nn.Module):
             residual_weight: r in [0, 1], the share of the original features that is kept.
             form: `convex` F' = r·F + (1 − r)·W·F, or `additive` F' = r·F + W·F.
             gate: F'' = F + tanh(α)·(F' − F) with one learned α per sensor, starting at 0.
+            gains: the LiDAR weights and the camera weights are multiplied by these before the maps are bounded.
+            class_residuals: r of every class; `residual_weight` then holds where no query is. None (the default)
+                builds no class head.
 
         Raises:
             ValueError: where a setting is out of its range.
@@ -114,6 +128,10 @@ class AQRModulation(nn.Module):
             raise ValueError(f"residual_weight must lie in [0, 1], not {residual_weight}")
         if max_weight_clamp < 1:
             raise ValueError(f"max_weight_clamp must be at least 1, not {max_weight_clamp}")
+        if class_residuals is not None and not all(0 <= residual <= 1 for residual in class_residuals):
+            raise ValueError(f"class_residuals must lie in [0, 1], not {list(class_residuals)}")
+        if min(gains) <= 0:
+            raise ValueError(f"gains must be positive, not {list(gains)}")
         if gaussian_sigma <= 0:
             raise ValueError(f"gaussian_sigma must be positive, not {gaussian_sigma}")
         for value, known in (
@@ -144,6 +162,9 @@ class AQRModulation(nn.Module):
         else:
             nn.init.zeros_(self.router.logits.weight)
             nn.init.zeros_(self.router.logits.bias)
+        self.balanced = gains == (1.0, 1.0)
+        self.register_buffer("gains", torch.tensor(gains, dtype=torch.get_default_dtype()), persistent=False)
+        self.class_residual = None if class_residuals is None else ClassResidual(channels, class_residuals)
 
     def forward(
         self,
@@ -200,37 +221,53 @@ class AQRModulation(nn.Module):
                 size = (images.shape[3], images.shape[4])
                 on_images = image_sites(points, lidar2img.to(points.dtype), self.pc_range, image_size, size)
 
-        logits = self.router(
+        state = self.router.state(
             query_embed,
             None if bev is None or on_bev is None else (_tokens(bev[:, None], bev_position), on_bev),
             None if images is None or on_images is None else (_tokens(images, image_position), on_images),
         )
+
+        logits = self.router.logits(state)
+        class_logits = None if self.class_residual is None else self.class_residual(state)
 
         with torch.autocast(query_embed.device.type, enabled=False):
             signals = self._signals(logits.to(self.pc_range.dtype))
             bev_map = None if on_bev is None else self._map(signals[..., 0], on_bev)
             image_maps = None if on_images is None else self._map(signals[..., 1], on_images)
             weights = signals.exp() if self.parameterisation == "centered" else signals
+            bev_residual = None if on_bev is None else self._residual_map(class_logits, on_bev)
+            image_residuals = None if on_images is None else self._residual_map(class_logits, on_images)
             return AQROutput(
                 bev=None
                 if bev is None or bev_map is None
-                else self._scale(bev[:, None], bev_map, self.lidar_gate)[:, 0],
+                else self._scale(bev[:, None], bev_map, self.lidar_gate, bev_residual)[:, 0],
                 images=None
                 if images is None or image_maps is None
-                else self._scale(images, image_maps, self.camera_gate),
+                else self._scale(images, image_maps, self.camera_gate, image_residuals),
                 lidar_weights=weights[..., 0],
                 camera_weights=weights[..., 1],
                 bev_map=None if bev_map is None else bev_map[:, 0],
                 image_maps=image_maps,
                 visible=None if on_images is None else on_images.visible,
                 max_weight_clamp=self.max_weight_clamp,
+                class_logits=class_logits,
+                bev_residual=None if bev_residual is None else bev_residual[:, 0],
+                image_residuals=image_residuals,
             )
 
     def _signals(self, logits: Tensor) -> Tensor:
         """What is splatted: w for `sigmoid`, g = ln w for `centered`."""
         if self.parameterisation == "centered":
-            return logits.tanh() * math.log(self.max_weight_clamp)
-        return logits.sigmoid()
+            bound = math.log(self.max_weight_clamp)
+            signals = logits.tanh() * bound
+            return signals if self.balanced else (signals + self.gains.log()).clamp(-bound, bound)
+        return logits.sigmoid() if self.balanced else logits.sigmoid() * self.gains
+
+    def _residual_map(self, class_logits: Tensor | None, sites: Sites) -> Tensor | None:
+        if self.class_residual is None or class_logits is None:
+            return None
+        offset, sureness = self.class_residual.ask(class_logits, self.residual_weight)
+        return residual_map(offset, sureness, sites, self.render_method, self.gaussian_sigma, self.residual_weight)
 
     def _map(self, signal: Tensor, sites: Sites) -> Tensor:
         spread = signal[:, None].expand_as(sites.visible)
@@ -240,9 +277,10 @@ class AQRModulation(nn.Module):
             spread, sites, self.render_method, self.gaussian_sigma, self.min_weight_threshold, self.max_weight_clamp
         )
 
-    def _scale(self, features: Tensor, weight_map: Tensor, gate: Tensor | None) -> Tensor:
+    def _scale(self, features: Tensor, weight_map: Tensor, gate: Tensor | None, residual: Tensor | None) -> Tensor:
         openness = None if gate is None else gate.tanh()
-        factor = modulation_factor(weight_map, self.residual_weight, self.form, self.modulation_type, openness)
+        kept = self.residual_weight if residual is None else residual
+        factor = modulation_factor(weight_map, kept, self.form, self.modulation_type, openness)
         return modulate(features, factor)
 
 

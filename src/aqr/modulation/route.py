@@ -149,10 +149,19 @@ class Router(nn.Module):
         Returns:
             [B, Q, 2] logits: LiDAR, camera.
         """
+        logits: Tensor = self.logits(self.state(query_embed, bev, images))
+        return logits
+
+    def state(
+        self,
+        query_embed: Tensor,
+        bev: tuple[Tensor, Sites] | None,
+        images: tuple[Tensor, Sites] | None,
+    ) -> Tensor:
+        """What the logits are read off, [B, Q, C]; arguments as for `forward`."""
         state = query_embed
         if bev is not None:
             state = state + self.lidar_attention(query_embed, *bev, max_views=1)
         if images is not None:
             state = state + self.camera_attention(query_embed, *images, max_views=MAX_VIEWS)
-        logits: Tensor = self.logits(torch.relu(self.hidden(self.norm(state))))
-        return logits
+        return torch.relu(self.hidden(self.norm(state)))
