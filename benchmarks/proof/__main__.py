@@ -1,0 +1,63 @@
+"""python -m benchmarks.proof STAGE --out RESULTS [--work FOLDER] [--toy]; docs/proof.md says what each stage does."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from benchmarks.proof.lease import Stage, bring_home, run_all, start_data
+from benchmarks.proof.plan import FULL, TOY, Place
+
+SCORING_SECONDS: Final = 75.0
+"""Kept of a lease for starting a process and for scoring a detector."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.proof")
+    parser.add_argument("stage", choices=("data", "base", "lease-base"))
+    parser.add_argument("--work", type=Path, default=Path("/tmp/proof"), help="synthetic world and caches (30 GB)")
+    parser.add_argument("--out", type=Path, required=True, help="results")
+    parser.add_argument("--toy", action="store_true", help="a size that a CPU can do in minutes")
+    parser.add_argument("--workers", type=int, default=None, help="processes of the data stage")
+    parser.add_argument("--arm", default="none")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--arms", default="none", help="lease-base: arms to train from scratch, side by side")
+    parser.add_argument("--seconds", type=float, default=None, help="base: for training; lease-*: for everything")
+    parser.add_argument("--home", type=Path, default=None, help="lease-*: folder for the few files to bring home")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    place = Place(arguments.work, arguments.out, TOY if arguments.toy else FULL)
+    if arguments.stage == "data":
+        from benchmarks.proof.data import make_data
+
+        make_data(place, arguments.workers)
+    elif arguments.stage == "base":
+        from benchmarks.proof.base import train_base
+
+        train_base(place, arguments.arm, arguments.seconds, arguments.seed)
+    elif arguments.stage == "lease-base":
+        lease_base(place, arguments)
+    return 0
+
+
+def lease_base(place: Place, arguments: argparse.Namespace) -> None:
+    """Data, then arms from random weights side by side, for what is left of the time."""
+    begin = time.monotonic()
+    deadline = begin + arguments.seconds
+    data = start_data(place, arguments.toy, deadline)
+    left = deadline - time.monotonic() - SCORING_SECONDS
+    stages = [
+        Stage(f"base-{arm}", ("base", "--arm", arm, "--seconds", f"{left:.0f}")) for arm in arguments.arms.split(",")
+    ]
+    run_all(stages, place, arguments.toy, len(stages), deadline)
+    if data.poll() is None:
+        data.kill()
+    bring_home(place, arguments.home or place.work / "home", "base")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

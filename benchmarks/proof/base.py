@@ -1,0 +1,77 @@
+"""Detectors from random weights: the base that all arms start from, and arms of their own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import asdict
+from typing import Any, Final
+
+import torch
+from benchmarks.proof.arms import ARMS, build
+from benchmarks.proof.batches import base_order, stream
+from benchmarks.proof.conditions import Split, score
+from benchmarks.proof.plan import PILOT, TEST, TRAIN, Place, config, name_of
+from benchmarks.proof.training import fit
+
+from aqr.data.failures.catalogue import Failure
+from aqr.files import write_json
+from aqr.training.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+LR: Final = 1.5e-4
+LR_PEAK: Final = 5.0
+WARMUP: Final = 0.12
+
+KEY_CONDITIONS: Final = [None, Failure("lidar_drop", 3), Failure("missing_camera", 3), Failure("limited_fov", 2)]
+
+
+def train_base(place: Place, arm: str, seconds: float | None, seed: int = 0) -> dict[str, Any]:
+    """Train an arm (`none`: the base) from random weights and score it.
+
+    Args:
+        place: where the caches lie.
+        arm: one of `ARMS`.
+        seconds: for training.
+        seed: of weights and noise.
+
+    Returns:
+        what is written to `base-<arm>.json`: effort, and scores on pilot and test.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    steps = place.scale.base_steps
+    settings = config(
+        place,
+        seed=seed,
+        aqr=ARMS[arm].aqr,
+        train={
+            "steps": steps,
+            "lr": LR,
+            "lr_peak": LR_PEAK,
+            "warmup_fraction": WARMUP,
+            "log_every": max(steps // 80, 1),
+            "stats_every": max(steps // 8, 1),
+        },
+    )
+    torch.manual_seed(seed)
+    detector = build(arm, settings).to(device)
+    folder = RunFolder(place.out / "runs" / f"base-{arm}")
+    shutil.rmtree(folder.path, ignore_errors=True)
+    batches = stream(place.cache(TRAIN), base_order(steps, place.scale.cached_steps), device)
+    effort = fit(detector, settings, batches, folder, device=device, seconds=seconds)
+    result: dict[str, Any] = {"arm": arm, "seed": seed, "effort": asdict(effort), "device": name_of_device(device)}
+    path = place.out / f"base-{arm}.json"
+    write_json(path, result)
+    for name, wanted in ((PILOT, KEY_CONDITIONS), (TEST, KEY_CONDITIONS), (TEST, None)):
+        scores = score(detector, Split(place, settings, name), device, wanted)
+        result[name] = scores.summary()
+        write_json(path, result)
+        shown = {name_of(c): round(100 * result[name]["mAP"][name_of(c)], 1) for c in KEY_CONDITIONS}
+        log.info("%s on %s: mAP %s", arm, name, json.dumps(shown))
+    return result
+
+
+def name_of_device(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

@@ -1,0 +1,161 @@
+"""The synthetic world, the training batches and the failing samples of the evaluation, made once by all cores."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from benchmarks.proof.batches import pack, save, step_path
+from benchmarks.proof.plan import PILOT, TEST, TRAIN, Place, conditions, config, name_of
+
+from aqr.config import Config, Sensors
+from aqr.data.dataset import NuScenesDataset
+from aqr.data.failures.catalogue import CAMERA, LIDAR, Failure
+from aqr.data.failures.harm import Corruption
+from aqr.data.index import Index, open_index
+from aqr.data.samples import collate
+from aqr.data.sampling import TrainingBatches, TrainingOrder
+from aqr.synth import write_world
+from aqr.taxonomy import CAMERAS
+
+log = logging.getLogger(__name__)
+
+WORLD_SEED: Final = 4200
+REACH: Final = 60.0
+CHANGED: Final = {(LIDAR,): ("points", "point_counts"), (CAMERA,): ("images",), (LIDAR, CAMERA): ("lidar2img",)}
+"""What a failure changes, by the sensors that it concerns. Only that is kept."""
+
+
+def rows_of(index: Index, name: str, place: Place) -> list[int]:
+    """Places, in the validation split, of the samples of `pilot` or `test`."""
+    rows = index.split(place.scale.splits[1])
+    scenes = index.samples.scene[rows]
+    pilot = set(sorted(set(scenes.tolist()))[: place.scale.pilot_scenes])
+    wanted = [number for number, scene in enumerate(scenes.tolist()) if (scene in pilot) == (name == PILOT)]
+    return wanted[:: place.scale.every]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to make.
+
+    Attributes:
+        split: train, pilot or test.
+        condition: of pilot and test.
+        number: of the step or of the chunk.
+        path: of the file.
+    """
+
+    split: str
+    condition: Failure | None
+    number: int
+    path: Path
+
+
+def chunk_path(place: Place, split: str, condition: Failure | None, number: int) -> Path:
+    return place.cache(split) / name_of(condition) / f"{number:03d}.pt"
+
+
+def chunks(count: int, size: int) -> list[range]:
+    return [range(first, min(first + size, count)) for first in range(0, count, size)]
+
+
+class _Maker:
+    """Makes files in worker processes, which inherit it by forking."""
+
+    def __init__(self, place: Place, config: Config) -> None:
+        self.place, self.config = place, config
+        self.index = open_index(config.data.root, config.data.version)
+        self.train = NuScenesDataset(
+            config.data,
+            config.sensors,
+            config.data.train_split,
+            training=True,
+            pc_range=config.detector.pc_range,
+            index=self.index,
+        )
+        order = TrainingOrder(len(self.train), config.seed)
+        self.draws = list(TrainingBatches(order, config.data.batch_size, place.scale.cached_steps))
+        self.rows = {name: rows_of(self.index, name, place) for name in (PILOT, TEST)}
+        self.failing = {name_of(condition): self._failing(condition) for condition in conditions()}
+
+    def _failing(self, condition: Failure | None) -> NuScenesDataset:
+        sensors = Sensors()
+        if condition is not None and condition.kind.needs == (LIDAR,):
+            sensors = Sensors(cameras=())
+        elif condition is not None and condition.kind.needs == (CAMERA,):
+            sensors = Sensors(lidar=False, cameras=CAMERAS)
+        return NuScenesDataset(
+            self.config.data,
+            sensors,
+            self.config.data.val_split,
+            training=False,
+            pc_range=self.config.detector.pc_range,
+            index=self.index,
+            corruption=None if condition is None else Corruption(condition),
+        )
+
+    def jobs(self) -> Iterator[Job]:
+        folder = self.place.cache(TRAIN)
+        for step in range(len(self.draws)):
+            yield Job(TRAIN, None, step, step_path(folder, step))
+        for split in (PILOT, TEST):
+            for condition in conditions():
+                for number, _ in enumerate(chunks(len(self.rows[split]), self.place.scale.chunk)):
+                    yield Job(split, condition, number, chunk_path(self.place, split, condition, number))
+
+    def make(self, job: Job) -> None:
+        if job.path.exists():
+            return
+        if job.split == TRAIN:
+            samples = [self.train[draw] for draw in self.draws[job.number]]
+            save(job.path, pack(collate(samples), REACH))
+            return
+        rows = self.rows[job.split]
+        dataset = self.failing[name_of(job.condition)]
+        wanted = chunks(len(rows), self.place.scale.chunk)[job.number]
+        values = pack(collate([dataset[rows[number]] for number in wanted]), REACH)
+        if job.condition is not None:
+            values = {key: values[key] for key in CHANGED[job.condition.kind.needs]}
+        save(job.path, values)
+
+
+_maker: _Maker | None = None
+
+
+def _make(job: Job) -> None:
+    assert _maker is not None
+    _maker.make(job)
+
+
+def make_data(place: Place, workers: int | None = None) -> None:
+    """Write the world and all batches; what is there already is kept."""
+    global _maker
+    begin = time.perf_counter()
+    count = workers or os.cpu_count() or 1
+    write_world(
+        place.world,
+        scenes=place.scale.scenes,
+        seed=WORLD_SEED,
+        preset="tiny",
+        version=place.scale.version,
+        workers=count,
+    )
+    log.info("world of %d scenes after %.0f s", place.scale.scenes, time.perf_counter() - begin)
+    torch.set_num_threads(1)
+    _maker = _Maker(place, config(place))
+    jobs = list(_maker.jobs())
+    with multiprocessing.get_context("fork").Pool(count) as pool:
+        done = {TRAIN: 0, PILOT: 0, TEST: 0}
+        total = {split: sum(job.split == split for job in jobs) for split in done}
+        for job, _ in zip(jobs, pool.imap(_make, jobs), strict=True):
+            done[job.split] += 1
+            if done[job.split] == total[job.split]:
+                log.info("%s: %d files after %.0f s", job.split, total[job.split], time.perf_counter() - begin)

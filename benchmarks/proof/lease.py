@@ -1,0 +1,115 @@
+"""Several stages at a time on one machine with one GPU, in a given time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.proof.batches import step_path
+from benchmarks.proof.plan import TRAIN, Place
+
+log = logging.getLogger(__name__)
+
+LARGEST_FILE: Final = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage, run as a process of its own.
+
+    Attributes:
+        name: of its log file.
+        arguments: after `python -m benchmarks.proof`, without --work, --out and --toy.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+def start(stage: Stage, place: Place, toy: bool) -> subprocess.Popen[bytes]:
+    """Run a stage in the background; what it says goes to logs/NAME.log."""
+    logs = place.out / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "benchmarks.proof", *stage.arguments]
+    command += ["--work", str(place.work), "--out", str(place.out), *(["--toy"] if toy else [])]
+    with (logs / f"{stage.name}.log").open("ab") as file:
+        return subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def start_data(place: Place, toy: bool, deadline: float) -> subprocess.Popen[bytes]:
+    """Make the data in the background, and wait for the first training batch.
+
+    Raises:
+        RuntimeError: where making data failed.
+    """
+    data = start(Stage("data", ("data",)), place, toy)
+    while not step_path(place.cache(TRAIN), 0).exists():
+        if data.poll() not in (None, 0) or time.monotonic() > deadline:
+            data.kill()
+            raise RuntimeError(f"no data; see {place.out / 'logs' / 'data.log'}")
+        time.sleep(0.2)
+    return data
+
+
+def run_all(stages: Sequence[Stage], place: Place, toy: bool, parallel: int, deadline: float) -> list[str]:
+    """Run stages in order, some of them at a time, until all are done or the time is over.
+
+    Args:
+        stages: most important first.
+        place: of the experiment.
+        toy: whether stages work at toy size.
+        parallel: processes at a time.
+        deadline: by `time.monotonic`; what runs then is ended.
+
+    Returns:
+        names of the stages that ended well.
+    """
+    waiting, running, done = list(stages), dict[str, subprocess.Popen[bytes]](), list[str]()
+    while waiting or running:
+        while waiting and len(running) < parallel and time.monotonic() < deadline:
+            stage = waiting.pop(0)
+            running[stage.name] = start(stage, place, toy)
+        for name, process in list(running.items()):
+            code = process.poll()
+            if code is not None:
+                del running[name]
+                log.info("%s ended with code %d", name, code)
+                done += [name] if code == 0 else []
+        if time.monotonic() >= deadline:
+            log.warning("out of time: %s ended, %s not begun", sorted(running), [stage.name for stage in waiting])
+            for process in running.values():
+                process.kill()
+            break
+        time.sleep(0.2)
+    return done
+
+
+def bring_home(place: Place, target: Path, name: str) -> None:
+    """Pack results as few files of limited size: NAME.tar.gz, and every base detector by itself.
+
+    Args:
+        place: of the experiment.
+        target: folder that is brought home.
+        name: of the archive.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    archive = target / f"{name}.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for path in sorted(place.out.rglob("*")):
+            if path.is_file() and path.suffix != ".safetensors":
+                tar.add(path, str(path.relative_to(place.out)))
+    weights = sorted(place.out.glob("runs/base-*/checkpoints/final.safetensors"))
+    for path in weights:
+        shutil.copyfile(path, target / f"{path.parent.parent.name}.safetensors")
+    for path in (archive, *weights):
+        if path.stat().st_size > LARGEST_FILE:
+            log.warning("%s has %.1f MB", path, path.stat().st_size / 2**20)

@@ -1,0 +1,165 @@
+"""The sizes of the experiment, its failures and its detector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from aqr import config as configuration
+from aqr.config import Config
+from aqr.data.failures.catalogue import KINDS, Failure, parse_failures
+from aqr.demo import ASSETS
+
+LIDAR_DROPOUT: Final = 0.12
+CAMERA_DROPOUT: Final = 0.08
+OTHER_FAILURES: Final = 0.03
+"""Share of the training samples that shows each failure, at a severity drawn at random; 41 % show none."""
+
+TRAIN: Final = "train"
+PILOT: Final = "pilot"
+TEST: Final = "test"
+"""Choices are made on `pilot`, results are reported on `test`; both are parts of the validation split."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large everything is.
+
+    Attributes:
+        scenes: of the synthetic world, about one in six for validation.
+        version: of the world, `v1.0-trainval` or `v1.0-mini`.
+        splits: names of its training and of its validation split.
+        pilot_scenes: validation scenes that choices are made on; the others are the test split.
+        every: of the validation scenes each so manieth keyframe is scored, since neighbours are near copies.
+        cached_steps: different training batches; every detector sees the same.
+        batch_size: samples per step.
+        base_steps: steps from random weights.
+        arm_steps: steps of fine-tuning.
+        chunk: samples per evaluation batch.
+        resamples: of the bootstrap over scenes.
+        small: whether the detector is shrunk until a CPU can train it.
+    """
+
+    scenes: int
+    version: str
+    splits: tuple[str, str]
+    pilot_scenes: int
+    every: int
+    cached_steps: int
+    batch_size: int
+    base_steps: int
+    arm_steps: int
+    chunk: int
+    resamples: int
+    small: bool
+
+
+FULL: Final = Scale(
+    scenes=300,
+    version="v1.0-trainval",
+    splits=("train", "val"),
+    pilot_scenes=15,
+    every=2,
+    cached_steps=2000,
+    batch_size=16,
+    base_steps=6000,
+    arm_steps=500,
+    chunk=50,
+    resamples=500,
+    small=False,
+)
+TOY: Final = Scale(
+    scenes=12,
+    version="v1.0-trainval",
+    splits=("train", "val"),
+    pilot_scenes=1,
+    every=5,
+    cached_steps=6,
+    batch_size=2,
+    base_steps=8,
+    arm_steps=4,
+    chunk=2,
+    resamples=20,
+    small=True,
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the files of an experiment lie, and how large it is.
+
+    Attributes:
+        work: synthetic world and caches, tens of GB.
+        out: results, small.
+        scale: sizes.
+    """
+
+    work: Path
+    out: Path
+    scale: Scale
+
+    @property
+    def world(self) -> Path:
+        return self.work / "world"
+
+    def cache(self, name: str) -> Path:
+        return self.work / "cache" / name
+
+
+SHRUNK: Final = (
+    "data.image.size=[64, 160]",
+    "detector.hidden_dim=32",
+    "detector.num_query=25",
+    "detector.num_layers=2",
+    "detector.feedforward_dim=32",
+    "detector.lidar={pillars: [32, 32], pillar_channels: 8, channels: [8], blocks: [1], strides: [1], out_stride: 1}",
+    "detector.image.options={embedding_size: 8, hidden_sizes: [8, 8, 8, 8], depths: [1, 1, 1, 1], layer_type: basic}",
+)
+
+
+def conditions() -> list[Failure | None]:
+    """No failure, then every failure at every severity."""
+    return [None, *parse_failures("all")]
+
+
+def name_of(condition: Failure | None) -> str:
+    return "clean" if condition is None else str(condition)
+
+
+def config(place: Place, **sections: dict[str, Any]) -> Config:
+    """The detector of `aqr demo` without AQR, on the synthetic world, with sensors that fail in training.
+
+    Args:
+        place: where the world lies.
+        sections: settings that differ, by section: `aqr={"enabled": True}`.
+    """
+    augmentation = [
+        {"name": kind.name, "probability": OTHER_FAILURES} for kind in KINDS if kind.name not in ("lidar_drop",)
+    ]
+    base = configuration.load(ASSETS / "small.yaml", SHRUNK if place.scale.small else ()).model_dump()
+    changes: dict[str, dict[str, Any]] = {
+        "data": {
+            "root": place.world,
+            "version": place.scale.version,
+            "train_split": place.scale.splits[0],
+            "val_split": place.scale.splits[1],
+            "batch_size": place.scale.batch_size,
+            "failures": {
+                "lidar_dropout": LIDAR_DROPOUT,
+                "camera_dropout": CAMERA_DROPOUT,
+                "augmentation": augmentation,
+            },
+        },
+        "aqr": {"enabled": False},
+        "train": {"precision": "bf16"},
+    }
+    return configuration.parse(_merged(_merged(base, changes), sections), "the experiment's settings")
+
+
+def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for key, value in new.items():
+        inner = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if inner else value
+    return merged
