@@ -9,6 +9,10 @@ from hypothesis import settings
 
 torch.set_num_threads(1)
 
+# The GPU kernels run in Triton's interpreter where there is no GPU; it has to be asked for before they are imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 # An example may take long on a busy machine; `timeout` in pyproject.toml ends what never ends.
 settings.register_profile("aqr", deadline=None)
 settings.load_profile("aqr")

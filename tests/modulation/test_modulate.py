@@ -53,11 +53,11 @@ def test_forms_equal_their_formulas() -> None:
     weights, r = torch.rand(2, 3, 4, 5, dtype=torch.float64) * 2, 0.65
     features = torch.randn(2, 3, 8, 4, 5, dtype=torch.float64)
     w = weights[:, :, None]
-    convex = modulate(features, modulation_factor(weights, r, "convex"))
+    convex = modulate(features, weights, r, "convex")
     assert torch.allclose(convex, r * features + (1 - r) * w * features)
-    additive = modulate(features, modulation_factor(weights, r, "additive"))
+    additive = modulate(features, weights, r, "additive")
     assert torch.allclose(additive, r * features + w * features)
-    gated = modulate(features, modulation_factor(weights, r, "convex", "element_wise", torch.tensor(0.3)))
+    gated = modulate(features, weights, r, "convex", "element_wise", torch.tensor(0.3))
     assert torch.allclose(gated, features + 0.3 * (convex - features))
 
 
@@ -71,11 +71,10 @@ def test_types_take_the_mean_of_each_map_alone() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_neutral_settings_leave_every_bit(dtype: torch.dtype) -> None:
     features = torch.randn(1, 2, 3, 4, 5).to(dtype)
-    for factor in (
-        modulation_factor(torch.ones(1, 2, 4, 5), 0.7),
-        modulation_factor(torch.rand(1, 2, 4, 5), 1.0),
-        modulation_factor(torch.rand(1, 2, 4, 5), 0.6, "additive", "adaptive", torch.zeros(())),
+    for out in (
+        modulate(features, torch.ones(1, 2, 4, 5), 0.7),
+        modulate(features, torch.rand(1, 2, 4, 5), 1.0),
+        modulate(features, torch.rand(1, 2, 4, 5), 0.6, "additive", "adaptive", torch.zeros(())),
     ):
-        out = modulate(features, factor)
         assert out.dtype == dtype
         assert torch.equal(out, features)

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from aqr.modulation.modulate import Form, ModulationType, modulate, modulation_factor
+from aqr.modulation.modulate import Form, ModulationType, modulate
 from aqr.modulation.render import RenderMethod, centered_map, sigmoid_map
 from aqr.modulation.residual import ClassResidual, residual_map
 from aqr.modulation.route import Router
@@ -40,6 +40,8 @@ class AQROutput:
             is by class.
         bev_residual: [B, Hb, Wb] residual map; None unless the residual is by class.
         image_residuals: [B, V, Hi, Wi] likewise.
+        log_weights: [L or 1, B, Q, 2] LiDAR and camera, for the attention of the decoder's layers; None where weights
+            act on the features.
     """
 
     bev: Tensor | None
@@ -53,6 +55,7 @@ class AQROutput:
     class_logits: Tensor | None = None
     bev_residual: Tensor | None = None
     image_residuals: Tensor | None = None
+    log_weights: Tensor | None = None
 
 
 class AQRModulation(nn.Module):
@@ -280,8 +283,7 @@ class AQRModulation(nn.Module):
     def _scale(self, features: Tensor, weight_map: Tensor, gate: Tensor | None, residual: Tensor | None) -> Tensor:
         openness = None if gate is None else gate.tanh()
         kept = self.residual_weight if residual is None else residual
-        factor = modulation_factor(weight_map, kept, self.form, self.modulation_type, openness)
-        return modulate(features, factor)
+        return modulate(features, weight_map, kept, self.form, self.modulation_type, openness)
 
 
 def _tokens(features: Tensor, position: Tensor | None) -> Tensor:

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from aqr.modulation.kernels import fused
+
 ModulationType = Literal["element_wise", "channel_wise", "adaptive"]
 Form = Literal["convex", "additive"]
 
@@ -37,18 +39,46 @@ def modulation_factor(
     Returns:
         [B, V, H, W].
     """
-    weights = weight_map
-    if modulation_type != "element_wise":
-        mean = weights.mean((-1, -2), keepdim=True).expand_as(weights)
-        weights = mean if modulation_type == "channel_wise" else torch.lerp(mean, weights, ADAPTIVE_SHARE)
+    weights = _pooled(weight_map, modulation_type)
     # Written as a change from 1, so that W = 1 (convex) and a = 0 leave the features exactly as they are.
     change = (1 - residual_weight) * (weights - 1) if form == "convex" else weights + (residual_weight - 1)
     return 1 + (change if gate is None else gate * change)
 
 
-def modulate(features: Tensor, factor: Tensor) -> Tensor:
-    """Scale features [B, V, C, H, W] by a factor [B, V, H, W]; dtype and memory format of the features are kept."""
+def modulate(
+    features: Tensor,
+    weight_map: Tensor,
+    residual_weight: float | Tensor,
+    form: Form = "convex",
+    modulation_type: ModulationType = "element_wise",
+    gate: Tensor | None = None,
+) -> Tensor:
+    """Scale feature maps by `modulation_factor`.
+
+    Args:
+        features: [B, V, C, H, W].
+        weight_map: W [B, V, H, W].
+        residual_weight: see `modulation_factor`.
+        form: likewise.
+        modulation_type: likewise.
+        gate: likewise.
+
+    Returns:
+        [B, V, C, H, W] in the dtype and memory format of the features.
+    """
+    if fused(features, weight_map) and weight_map.dtype == torch.float32:
+        from aqr.modulation.kernels.scale import scale
+
+        return scale(features, _pooled(weight_map, modulation_type), gate, residual_weight, form == "additive")
+    factor = modulation_factor(weight_map, residual_weight, form, modulation_type, gate)
     return features * factor.to(features.dtype)[:, :, None]
+
+
+def _pooled(weights: Tensor, modulation_type: ModulationType) -> Tensor:
+    if modulation_type == "element_wise":
+        return weights
+    mean = weights.mean((-1, -2), keepdim=True).expand_as(weights)
+    return mean if modulation_type == "channel_wise" else torch.lerp(mean, weights, ADAPTIVE_SHARE)
 
 
 def largest_factor(max_weight_clamp: float, residual_weight: float, form: Form = "convex", gate: bool = False) -> float:

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from aqr.modulation.kernels import fused
 from aqr.modulation.sites import Sites
 
 RenderMethod = Literal["gaussian", "bilinear", "direct", "distance_weighted"]
@@ -147,6 +148,20 @@ def sigmoid_map(
     Returns:
         [B, V, H, W] in [0, max_weight_clamp].
     """
+    if _fused(weights, sites, method):
+        from aqr.modulation.kernels.splat import splat_map
+
+        return splat_map(
+            weights,
+            sites.cells,
+            sites.visible,
+            sites.size,
+            gaussian=method == "gaussian",
+            centered=False,
+            sigma=sigma,
+            min_weight_threshold=min_weight_threshold,
+            max_weight_clamp=max_weight_clamp,
+        )
     total = splat(weights, sites, method, sigma, "sum")
     return torch.where(total < min_weight_threshold, 0.0, total).clamp(max=max_weight_clamp)
 
@@ -166,8 +181,25 @@ def centered_map(log_weights: Tensor, sites: Sites, method: RenderMethod, sigma:
     Returns:
         [B, V, H, W] in [1/c, c].
     """
+    if _fused(log_weights, sites, method):
+        from aqr.modulation.kernels.splat import splat_map
+
+        return splat_map(
+            log_weights,
+            sites.cells,
+            sites.visible,
+            sites.size,
+            gaussian=method == "gaussian",
+            centered=True,
+            sigma=sigma,
+        )
     total = splat(log_weights, sites, method, sigma, "peak")
     if method == "direct":
         return total.exp()
     mass = splat(torch.ones_like(log_weights), sites, method, sigma, "peak")
     return (total / mass.clamp(min=1)).exp()
+
+
+def _fused(weights: Tensor, sites: Sites, method: RenderMethod) -> bool:
+    separable = method in ("gaussian", "bilinear")
+    return separable and weights.dtype == sites.cells.dtype == torch.float32 and fused(weights, sites.cells)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from aqr.modulation.kernels import fused
 from aqr.modulation.sites import Sites
 
 MAX_VIEWS = 2
@@ -61,21 +62,32 @@ class LocalAttention(nn.Module):
         """
         batch, count, channels = queries.shape
         heads, width = self.num_heads, channels // self.num_heads
-        index, valid = window_index(sites, self.window_size, max_views)
-        cells = nn.functional.embedding(index, tokens.reshape(-1, channels))
-
         per_head = self.query(queries).view(batch, count, heads, width) * width**-0.5
         on_cells = torch.einsum("bqhd,hdc->bqhc", per_head, self.key.weight.view(heads, width, channels))
-        scores = on_cells.to(cells.dtype) @ cells.transpose(-1, -2)
-        seen = valid.any(-1)[..., None, None]
-        scores = scores.masked_fill(~(valid[:, :, None] | ~seen), float("-inf"))
-        attention = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(cells.dtype)
-        mean = attention @ cells
+        on_cells = on_cells.to(tokens.dtype)
+        seen = sites.visible.any(1)[..., None]
+        if fused(on_cells, tokens, sites.cells):
+            from aqr.modulation.kernels.window import attend
+
+            slots = min(max_views, tokens.shape[1])
+            mean = attend(on_cells, tokens, sites.cells, sites.visible, self.window_size, slots)
+        else:
+            mean = self._attend(on_cells, tokens, sites, max_views)
 
         values = torch.einsum("bqhc,hdc->bqhd", mean, self.value.weight.view(heads, width, channels))
         values = values + self.value.bias.view(heads, width)
         found: Tensor = self.out(values.reshape(batch, count, channels).to(queries.dtype))
-        return found * seen[..., 0]
+        return found * seen
+
+    def _attend(self, on_cells: Tensor, tokens: Tensor, sites: Sites, max_views: int) -> Tensor:
+        """`kernels.window.attend` in plain PyTorch, which also allows for float64."""
+        index, valid = window_index(sites, self.window_size, max_views)
+        cells = nn.functional.embedding(index, tokens.reshape(-1, tokens.shape[-1]))
+        scores = on_cells @ cells.transpose(-1, -2)
+        seen = valid.any(-1)[..., None, None]
+        scores = scores.masked_fill(~(valid[:, :, None] | ~seen), float("-inf"))
+        attention = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(cells.dtype)
+        return attention @ cells
 
 
 def window_index(sites: Sites, window_size: int, max_views: int) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from aqr.geometry import denormalise, in_image, project
+from aqr.modulation.kernels import fused
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ def image_sites(
     Returns:
         Sites; visible iff depth > 0.1 m and inside the image.
     """
+    if fused(reference_points, lidar2img) and reference_points.dtype == torch.float32 and not lidar2img.requires_grad:
+        from aqr.modulation.kernels.locate import locate
+
+        return Sites(*locate(reference_points, lidar2img, pc_range, image_size, size), size)
     points = denormalise(reference_points, pc_range)
     pixels, depth = project(points[:, None], lidar2img)
     visible = in_image(pixels, depth, image_size)
