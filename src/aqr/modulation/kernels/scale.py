@@ -137,7 +137,8 @@ class _Scale(torch.autograd.Function):
             flat, weights, weights if gate is None else gate, kept, out, *ctx.numbers, **ctx.shape
         )
         ctx.save_for_backward(flat, weights, gate, kept)
-        return out.unflatten(0, (batch, views))
+        scaled: Tensor = out.unflatten(0, (batch, views))
+        return scaled
 
     @staticmethod
     @once_differentiable
