@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,7 +42,15 @@ class Attention(nn.Module):
                 nn.init.eye_(projection.weight)
                 projection.weight.data.mul_(gain)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None = None,
+        log_weights: Tensor | None = None,
+        sensors: Tensor | None = None,
+    ) -> Tensor:
         """Weighted means of values.
 
         Args:
@@ -49,13 +58,48 @@ class Attention(nn.Module):
             key: [B, T, C].
             value: [B, T, C].
             mask: [Q, T] or [B, 1, Q, T] bool, true where a query may look; None where it may look everywhere.
+            log_weights: [B, Q, S], what is added to a query's logits of the tokens of each of S sensors; None for none.
+            sensors: [T, S], 1 where a token is of a sensor, else 0; needed with log_weights.
+
+        Returns:
+            [B, Q, C].
+        """
+        return self.mix(query, self.key(key), self.value(value), mask, log_weights, sensors)
+
+    def mix(
+        self,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None = None,
+        log_weights: Tensor | None = None,
+        sensors: Tensor | None = None,
+    ) -> Tensor:
+        """Weighted means of values that are projected already, as the keys are.
+
+        Args:
+            query: [B, Q, C], not yet projected.
+            keys: [B, T, C].
+            values: [B, T, C].
+            mask: as in `forward`.
+            log_weights: as in `forward`.
+            sensors: as in `forward`.
 
         Returns:
             [B, Q, C].
         """
         q, k, v = (
-            projection(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for projection, tokens in ((self.query, query), (self.key, key), (self.value, value))
+            tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2) for tokens in (self.query(query), keys, values)
         )
-        mixed: Tensor = self.out(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
+        width = q.shape[-1]
+        if log_weights is not None and sensors is not None:
+            # Two more dimensions of queries and keys say the same as a bias, and fused attention takes no bias.
+            bias = (log_weights * math.sqrt(width)).to(q.dtype)[:, None].expand(-1, self.heads, -1, -1)
+            kind = sensors.to(k.dtype).expand(*k.shape[:2], -1, -1)
+            to_eight = -(width + bias.shape[-1]) % 8
+            q = F.pad(torch.cat([q, bias], -1), (0, to_eight))
+            k = F.pad(torch.cat([k, kind], -1), (0, to_eight))
+            v = F.pad(v, (0, q.shape[-1] - width))
+        found = F.scaled_dot_product_attention(q, k, v, mask, scale=width**-0.5)[..., :width]
+        mixed: Tensor = self.out(found.transpose(1, 2).flatten(2))
         return mixed

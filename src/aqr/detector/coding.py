@@ -83,6 +83,25 @@ def decode(
     Returns:
         B detections.
     """
+    packed = select(logits, codes, pc_range, max_detections, center_range).cpu()
+    return unpack(packed)
+
+
+def select(
+    logits: Tensor, codes: Tensor, pc_range: Tensor, max_detections: int, center_range: Tensor | None = None
+) -> Tensor:
+    """The part of `decode` that runs on the device, without waiting for it.
+
+    Args:
+        logits: [B, Q, 10].
+        codes: [B, Q, 10].
+        pc_range: [6].
+        max_detections: pairs considered per sample.
+        center_range: [6], in place of pc_range and its margin.
+
+    Returns:
+        [B, n, 13] float64, best first: box, score, label, query, and whether the box counts.
+    """
     classes = logits.shape[-1]
     scores = logits.float().sigmoid().nan_to_num(0.0).flatten(1)
     best, pair = scores.topk(min(max_detections, scores.shape[1]), dim=1)
@@ -90,11 +109,28 @@ def decode(
     boxes = decode_boxes(codes.float().gather(1, query[..., None].expand(-1, -1, CODE_DIM)))
     center = boxes[..., geometry.CENTER]
     if center_range is None:
-        margin = torch.tensor(CENTER_MARGIN, device=center.device)
-        center_range = torch.cat([pc_range[:3] - margin, pc_range[3:] + margin])
-    keep = (center >= center_range[:3]) & (center <= center_range[3:])
+        keep = torch.stack(
+            [
+                (center[..., axis] >= pc_range[axis] - margin) & (center[..., axis] <= pc_range[axis + 3] + margin)
+                for axis, margin in enumerate(CENTER_MARGIN)
+            ],
+            -1,
+        )
+    else:
+        keep = (center >= center_range[:3]) & (center <= center_range[3:])
     keep = keep.all(-1) & boxes.isfinite().all(-1)
-    packed = torch.cat([boxes.double(), torch.stack([best, pair % classes, query, keep], -1).double()], -1).cpu()
+    return torch.cat([boxes.double(), torch.stack([best, pair % classes, query, keep], -1).double()], -1)
+
+
+def unpack(packed: Tensor) -> list[Detections]:
+    """Detections of each sample.
+
+    Args:
+        packed: of `select`, in host memory.
+
+    Returns:
+        B detections.
+    """
     found = []
     for sample in packed:
         kept = sample[sample[:, -1] > 0]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from aqr.detector.attention import Attention
 
@@ -28,22 +31,34 @@ class DecoderLayer(nn.Module):
         self.norms = nn.ModuleList([nn.LayerNorm(dim) for _ in range(3)])
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, position: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        position: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None,
+        log_weights: Tensor | None = None,
+        sensors: Tensor | None = None,
+    ) -> Tensor:
         """One round.
 
         Args:
             x: [B, Q, C] state of the queries.
             position: [B, Q, C] their position embedding.
-            keys: [B, T, C] what queries are compared with.
-            values: [B, T, C] what they read.
+            keys: [B, T, C] what queries are compared with, projected for this layer.
+            values: [B, T, C] what they read, projected for this layer.
             mask: [Q, Q] or [B, 1, Q, Q] bool, which query may look at which; None for all.
+            log_weights: [B, Q, S], see `Attention`; of the cross-attention.
+            sensors: [T, S] likewise.
 
         Returns:
             [B, Q, C].
         """
         placed = x + position
         x = self.norms[0](x + self.dropout(self.self_attention(placed, placed, x, mask)))
-        x = self.norms[1](x + self.dropout(self.cross_attention(x + position, keys, values)))
+        found = self.cross_attention.mix(x + position, keys, values, None, log_weights, sensors)
+        x = self.norms[1](x + self.dropout(found))
         out: Tensor = self.norms[2](x + self.feedforward(x))
         return out
 
@@ -64,7 +79,13 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList([DecoderLayer(dim, heads, feedforward_dim, dropout) for _ in range(layers)])
         self.post_norm = nn.LayerNorm(dim)
 
-    def read(self, position: Tensor, tokens: list[tuple[Tensor, Tensor]], mask: Tensor | None = None) -> Tensor:
+    def read(
+        self,
+        position: Tensor,
+        tokens: list[tuple[Tensor, Tensor]],
+        mask: Tensor | None = None,
+        log_weights: Tensor | None = None,
+    ) -> Tensor:
         """Let queries read the maps of all sensors.
 
         Queries start as their own position, and values carry their positions as keys do: a query that reads a token
@@ -74,15 +95,25 @@ class Decoder(nn.Module):
             position: [B, Q, C] position embedding of the queries.
             tokens: of each sensor its features [B, ..., C] and their position embedding, which broadcasts to them.
             mask: see `forward`.
+            log_weights: [L or 1, B, Q, S], what is added to a query's logits of the tokens of each sensor, in the order
+                of `tokens`; None for none.
 
         Returns:
             [L, B, Q, C], normed state after each layer.
         """
         placed = torch.cat([(features + places).flatten(1, -2) for features, places in tokens], 1)
-        return self(position, position, placed, placed, mask)  # type: ignore[no-any-return]
+        sensors = None if log_weights is None else sensors_of(tokens)
+        return self(position, position, placed, placed, mask, log_weights, sensors)  # type: ignore[no-any-return]
 
     def forward(
-        self, start: Tensor, position: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None
+        self,
+        start: Tensor,
+        position: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None = None,
+        log_weights: Tensor | None = None,
+        sensors: Tensor | None = None,
     ) -> Tensor:
         """Run all layers.
 
@@ -92,13 +123,42 @@ class Decoder(nn.Module):
             keys: [B, T, C] what queries are compared with.
             values: [B, T, C] what they read.
             mask: [Q, Q] or [B, 1, Q, Q] bool, which query may look at which; None for all.
+            log_weights: [L or 1, B, Q, S] for each layer, see `Attention`; one for all layers where L is 1.
+            sensors: [T, S], which sensor each token is of.
 
         Returns:
             [L, B, Q, C], normed state after each layer.
         """
         x, states = start, []
-        for layer in self.layers:
-            x = layer(x, position, keys, values, mask)
+        for number, (layer, projected) in enumerate(zip(self.layers, self._projected(keys, values), strict=True)):
+            of_layer = None if log_weights is None else log_weights[min(number, len(log_weights) - 1)]
+            x = layer(x, position, *projected, mask, of_layer, sensors)
             states.append(x)
         out: Tensor = self.post_norm(torch.stack(states))
         return out
+
+    def _projected(self, keys: Tensor, values: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of every layer; tokens do not change between layers, so one matrix product makes them all."""
+        attentions = [cast(DecoderLayer, layer).cross_attention for layer in self.layers]
+        of_keys, of_values = [a.key for a in attentions], [a.value for a in attentions]
+        if keys is values:
+            both = _all_at_once(keys, of_keys + of_values)
+            return list(zip(both[: len(attentions)], both[len(attentions) :], strict=True))
+        return list(zip(_all_at_once(keys, of_keys), _all_at_once(values, of_values), strict=True))
+
+
+def sensors_of(tokens: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """[T, S] float32, 1 where a token is of a sensor, for tokens as in `Decoder.read`."""
+    others = len(tokens) - 1
+    return torch.cat(
+        [
+            F.pad(torch.ones(features[0, ..., 0].numel(), 1, device=features.device), (place, others - place))
+            for place, (features, _) in enumerate(tokens)
+        ]
+    )
+
+
+def _all_at_once(tokens: Tensor, projections: list[nn.Linear]) -> tuple[Tensor, ...]:
+    weight = torch.cat([projection.weight for projection in projections])
+    bias = torch.cat([projection.bias for projection in projections])
+    return F.linear(tokens, weight, bias).chunk(len(projections), -1)

@@ -61,7 +61,7 @@ def bev_targets(
     cells = _pair(size[1], size[0], boxes)
     unit = geometry.normalise(boxes[:, geometry.CENTER], pc_range)[:, :2]
     scale = cells / (pc_range[3:5] - pc_range[:2])
-    extent = boxes[:, [geometry.L, geometry.W]].amax(1, keepdim=True) * scale
+    extent = torch.maximum(boxes[:, geometry.L, None], boxes[:, geometry.W, None]) * scale
     present = ((unit >= 0) & (unit < 1)).all(1)
     return _render(unit * cells, extent, present, labels, _sample_of(box_counts, boxes.device), len(box_counts), size)
 
