@@ -111,6 +111,7 @@ def write_world_with_progress(
     scenes: int | None = None,
     version: str | None = None,
     workers: int | None = None,
+    device: str = "cpu",
 ) -> None:
     """`aqr.synth.write_world` with a progress bar on a terminal."""
     with progress_bar(Console(stderr=True)) as bar:
@@ -119,4 +120,13 @@ def write_world_with_progress(
         def show(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        write_world(out, scenes=scenes, seed=seed, preset=preset, version=version, workers=workers, progress=show)
+        write_world(
+            out,
+            scenes=scenes,
+            seed=seed,
+            preset=preset,
+            version=version,
+            workers=workers,
+            device=device,
+            progress=show,
+        )

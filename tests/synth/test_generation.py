@@ -147,8 +147,8 @@ def test_a_missing_sensor_file_is_noticed_before_the_tables_appear(
 ) -> None:
     real = aqr.synth.world.record_scene
 
-    def record_and_lose(job, out, on_keyframe):  # type: ignore[no-untyped-def]
-        real(job, out, on_keyframe)
+    def record_and_lose(job, out, on_keyframe, device):  # type: ignore[no-untyped-def]
+        real(job, out, on_keyframe, device)
         next((out / "samples" / "CAM_BACK").iterdir()).unlink()
 
     monkeypatch.setattr(aqr.synth.world, "record_scene", record_and_lose)

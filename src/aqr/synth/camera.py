@@ -24,7 +24,8 @@ from aqr.synth.stage import Moment, Stage
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 
-_GRAIN: Final = np.random.default_rng(20190327).standard_normal(1 << 17, dtype=np.float32)
+GRAIN: Final = np.random.default_rng(20190327).standard_normal(1 << 17, dtype=np.float32)
+"""Sensor noise of standard deviation 1; each row of an image takes a run of it."""
 
 
 @dataclass(frozen=True)
@@ -153,18 +154,27 @@ def _develop(picture: Floats, stage: Stage, rng: np.random.Generator) -> npt.NDA
     """Rain drops on the lens and sensor noise."""
     weather = stage.weather
     height, width = picture.shape[:2]
-    if weather.words == "Day, rain":
+    if weather.drops:
         sharp = Image.fromarray((picture * 255).astype(np.uint8))
         soft = sharp.filter(ImageFilter.GaussianBlur(width / 60))
-        drops = Image.new("L", sharp.size, 0)
-        pen = ImageDraw.Draw(drops)
-        for _ in range(int(rng.integers(2, 14))):
-            u, v = float(rng.uniform(0, width)), float(rng.uniform(0, height))
-            r = width * float(rng.uniform(0.008, 0.028))
-            pen.ellipse([u - r, v - r * 1.15, u + r, v + r * 1.15], fill=215)
-        drops = drops.filter(ImageFilter.GaussianBlur(width / 350))
-        sharp.paste(soft, mask=drops)
+        sharp.paste(soft, mask=draw_drops((height, width), rng))
         picture = np.asarray(sharp, dtype=np.float32) / np.float32(255)
-    starts = rng.integers(len(_GRAIN) - 3 * width, size=height)
-    grain = sliding_window_view(_GRAIN, 3 * width)[starts].reshape(picture.shape)
+    grain = sliding_window_view(GRAIN, 3 * width)[draw_grain((height, width), rng)].reshape(picture.shape)
     return np.asarray(np.clip((picture + grain * np.float32(weather.noise)) * 255, 0, 255).astype(np.uint8))
+
+
+def draw_drops(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
+    """How far rain drops on the lens blur each pixel of an image of (height, width), 0 … 255."""
+    height, width = size
+    drops = Image.new("L", (width, height), 0)
+    pen = ImageDraw.Draw(drops)
+    for _ in range(int(rng.integers(2, 14))):
+        u, v = float(rng.uniform(0, width)), float(rng.uniform(0, height))
+        r = width * float(rng.uniform(0.008, 0.028))
+        pen.ellipse([u - r, v - r * 1.15, u + r, v + r * 1.15], fill=215)
+    return drops.filter(ImageFilter.GaussianBlur(width / 350))
+
+
+def draw_grain(size: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """[height] place in `GRAIN` where the noise of each row starts."""
+    return rng.integers(len(GRAIN) - 3 * size[1], size=size[0])

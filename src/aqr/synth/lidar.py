@@ -7,6 +7,7 @@ the sweep counts as compensated and objects stand still for its 50 ms.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -17,6 +18,7 @@ from aqr.synth.cast import cast, draw_order, hit_normals, lidar_windows, local_p
 from aqr.synth.solids import Solids, Texture, block
 from aqr.synth.stage import Moment, Stage
 from aqr.synth.street import GROUND_CELL
+from aqr.synth.weather import Weather
 
 Floats = npt.NDArray[np.floating]
 
@@ -26,18 +28,19 @@ ELEVATIONS: Final = np.radians(np.linspace(-30.67, 10.67, BEAMS))
 RANGE_NOISE: Final = 0.018
 """Standard deviation of a range, metres."""
 
-_BACKSCATTER: Final = 8.0
+BACKSCATTER: Final = 8.0
 """Share of otherwise lost rays that rain or fog sends back, over the extinction in 1/m."""
 
-_FIRST_AZIMUTH: Final = np.radians(-172.0)
-_REACH: Final = 105.0
-_AZIMUTHS: Final = _FIRST_AZIMUTH - 2 * np.pi / COLUMNS * np.arange(COLUMNS)
-_COLUMN_RAYS: Final = np.stack([np.cos(_AZIMUTHS), np.sin(_AZIMUTHS), np.zeros(COLUMNS)], axis=1)
-_TANGENTS: Final = np.tan(ELEVATIONS)
-_ROW_RAYS: Final = np.stack([np.zeros(BEAMS), np.zeros(BEAMS), _TANGENTS], axis=1)
-_RAYS: Final = (_COLUMN_RAYS[:, None, :] + _ROW_RAYS[None, :, :]).reshape(-1, 3).astype(np.float32)
-_LENGTHS: Final = np.linalg.norm(_RAYS, axis=1)
-_ROOF: Final = block((-0.58, 0.58), (-0.80, 0.80), (-0.70, -0.36), (0.5, 0.5, 0.5), reflectivity=0.2)
+FIRST_AZIMUTH: Final = np.radians(-172.0)
+REACH: Final = 105.0
+_AZIMUTHS: Final = FIRST_AZIMUTH - 2 * np.pi / COLUMNS * np.arange(COLUMNS)
+COLUMN_RAYS: Final = np.stack([np.cos(_AZIMUTHS), np.sin(_AZIMUTHS), np.zeros(COLUMNS)], axis=1)
+TANGENTS: Final = np.tan(ELEVATIONS)
+ROW_RAYS: Final = np.stack([np.zeros(BEAMS), np.zeros(BEAMS), TANGENTS], axis=1)
+RAYS: Final = (COLUMN_RAYS[:, None, :] + ROW_RAYS[None, :, :]).reshape(-1, 3).astype(np.float32)
+LENGTHS: Final = np.linalg.norm(RAYS, axis=1)
+RAY_COUNT: Final = len(RAYS)
+ROOF: Final = block((-0.58, 0.58), (-0.80, 0.80), (-0.70, -0.36), (0.5, 0.5, 0.5), reflectivity=0.2)
 """The vehicle's own roof in the LiDAR frame."""
 
 
@@ -53,13 +56,13 @@ def sweep(stage: Stage, moment: Moment, lidar: Pose, rng: np.random.Generator) -
     Returns:
         [COLUMNS · BEAMS, 5] x, y, z (m), intensity (0 … 255), ring index.
     """
-    roof = Solids.stack([moment.solids, _moved(_ROOF, lidar)])
+    roof = Solids.stack([moment.solids, _moved(ROOF, lidar)])
     owners = np.append(moment.owners, -1)
     planes, offsets, facing = local_planes(roof, lidar)
     corners = (roof.corners - lidar.translation) @ lidar.rotation
-    windows, nearest = lidar_windows(corners, COLUMNS, _FIRST_AZIMUTH, _TANGENTS)
-    usable = (windows[:, 1] > windows[:, 0]) & (nearest < _REACH) & (facing > 0)
-    background = np.maximum(-_TANGENTS / lidar.translation[2], 0.0)
+    windows, nearest = lidar_windows(corners, COLUMNS, FIRST_AZIMUTH, TANGENTS)
+    usable = (windows[:, 1] > windows[:, 0]) & (nearest < REACH) & (facing > 0)
+    background = np.maximum(-TANGENTS / lidar.translation[2], 0.0)
     depth = cast(
         planes,
         facing,
@@ -68,15 +71,15 @@ def sweep(stage: Stage, moment: Moment, lidar: Pose, rng: np.random.Generator) -
         draw_order(usable, nearest, owners),
         owners,
         len(moment.poses),
-        _COLUMN_RAYS,
-        _ROW_RAYS,
+        COLUMN_RAYS,
+        ROW_RAYS,
         np.repeat(background.astype(np.float32)[:, None], COLUMNS, axis=1),
         nearest,
         silhouettes=False,
     )
     inverse, solid = depth.inverse.T.ravel(), depth.solid.T.ravel()
-    rays, length = _RAYS, _LENGTHS
-    hit = inverse > 1 / _REACH
+    rays, length = RAYS, LENGTHS
+    hit = inverse > 1 / REACH
     distance = np.where(hit, length / np.where(hit, inverse, 1), np.float32(np.inf))
 
     normals = np.zeros_like(rays)
@@ -94,20 +97,54 @@ def sweep(stage: Stage, moment: Moment, lidar: Pose, rng: np.random.Generator) -
     strength = np.where(ground, strength * (1 - 0.6 * stage.weather.wet), strength)
     chance = np.clip(1.4 - (distance / 60.0) ** 2 * 0.09 / np.maximum(strength, 1e-4), 0.0, 0.985)
     chance[glass] *= 0.45
-    lost = ~hit | (rng.random(len(rays), dtype=np.float32) > chance)
-    noisy = distance + RANGE_NOISE * rng.standard_normal(len(rays), dtype=np.float32)
-    stray = 0.9 * rng.random(len(rays), dtype=np.float32) ** 2
-    metres = np.where(lost, stray, noisy)
-    drops = np.flatnonzero(rng.random(len(rays), dtype=np.float32) < _BACKSCATTER * stage.weather.lidar_extinction)
-    drops = drops[metres[drops] < 1.0]
-    metres[drops] = 1.2 + rng.exponential(3.0, len(drops))
+    noise = draw_noise(stage.weather, rng)
+    lost = ~hit | (noise.chance > chance)
+    metres = np.where(lost, noise.stray, distance + noise.metres)
+    drops = noise.drops[metres[noise.drops] < 1.0]
+    metres[drops] = draw_drops(len(drops), rng)
     intensity = strength * (60 + 110 * strength) * np.where(reflectivity > 0.72, 2.5, 1.0)
-    intensity += 3 * rng.random(len(rays), dtype=np.float32)
+    intensity += draw_intensity(rng)
     points = np.empty((len(rays), 5), dtype=np.float32)
     points[:, :3] = rays * (metres / length)[:, None]
     points[:, 3] = np.clip(np.floor(np.where(lost, intensity * 0.3, intensity)), 0, 255)
     points[:, 4] = np.tile(np.arange(BEAMS, dtype=np.float32), COLUMNS)
     return points
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What is random about the echoes of one sweep of P rays, ray by ray.
+
+    Attributes:
+        chance: [P] float32 0 … 1, the echo is lost where this exceeds its chance.
+        metres: [P] error of the range.
+        stray: [P] metres at which a ray without an echo is stored.
+        drops: indices of the rays that rain or fog may send back.
+    """
+
+    chance: npt.NDArray[np.float32]
+    metres: npt.NDArray[np.float32]
+    stray: npt.NDArray[np.float32]
+    drops: npt.NDArray[np.int64]
+
+
+def draw_noise(weather: Weather, rng: np.random.Generator) -> Noise:
+    """The first of a sweep's random draws; those of `draw_drops` and `draw_intensity` follow."""
+    chance = rng.random(RAY_COUNT, dtype=np.float32)
+    metres = RANGE_NOISE * rng.standard_normal(RAY_COUNT, dtype=np.float32)
+    stray = 0.9 * rng.random(RAY_COUNT, dtype=np.float32) ** 2
+    drops = np.flatnonzero(rng.random(RAY_COUNT, dtype=np.float32) < BACKSCATTER * weather.lidar_extinction)
+    return Noise(chance, metres, stray, drops)
+
+
+def draw_drops(count: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Metres at which `count` drops send a ray back."""
+    return 1.2 + rng.exponential(3.0, count)
+
+
+def draw_intensity(rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """[P] what is random about intensities."""
+    return 3 * rng.random(RAY_COUNT, dtype=np.float32)
 
 
 def _moved(solids: Solids, pose: Pose) -> Solids:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,18 +12,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from aqr.geometry import Pose, points_in_boxes, quaternion_from_rotation, quaternion_from_yaw
-from aqr.synth.camera import render
-from aqr.synth.lidar import sweep
-from aqr.synth.presets import Preset
-from aqr.synth.rig import LIDAR_TO_EGO, draw_rig
+from aqr.synth.rig import LIDAR_TO_EGO, Camera, draw_rig
 from aqr.synth.scene import draw_scene, lidar_boxes
-from aqr.synth.shadows import ShadowPainter
-from aqr.synth.stage import KEYFRAME_S, Moment, Stage
+from aqr.synth.sensors import HostSensors, Pictures, SceneJob, Sensors
+from aqr.synth.stage import KEYFRAME_S, Stage
 from aqr.synth.street import GROUND_CELL
 from aqr.synth.tables import Row, Tables, attribute_token, category_token, sensor_token, token, visibility_level
 from aqr.taxonomy import LIDAR
-
-Ints = npt.NDArray[np.int64]
 
 ANNOTATED_RADIUS = 60.0
 """Metres from the ego vehicle within which objects are annotated, where LiDAR or a camera sees them."""
@@ -33,42 +27,24 @@ _EPOCH_US = 1_530_000_000_000_000
 _SCENE_GAP_US = 3_600_000_000
 
 
-@dataclass(frozen=True)
-class SceneJob:
-    """What to record.
-
-    Attributes:
-        name: official scene name.
-        seed: of the world; scene seeds derive from it and the scene's number, which no other scene has.
-        preset: sizes.
-    """
-
-    name: str
-    seed: int
-    preset: Preset
-
-    @property
-    def number(self) -> int:
-        return int(self.name.removeprefix("scene-"))
-
-
-def record(job: SceneJob, out: Path, on_keyframe: Callable[[], None]) -> Tables:
+def record(job: SceneJob, out: Path, on_keyframe: Callable[[], None], device: str = "cpu") -> Tables:
     """Simulate a scene, write its sensor files under `out` and return its table rows.
 
     Args:
         job: the scene.
         out: root of the data set; folders are made as needed.
         on_keyframe: called after each keyframe.
+        device: `cpu` renders with NumPy, any other name with PyTorch there.
     """
-    return _Recorder(job, out).run(on_keyframe)
+    return _Recorder(job, out, device).run(on_keyframe)
 
 
 class _Recorder:
-    def __init__(self, job: SceneJob, out: Path) -> None:
+    def __init__(self, job: SceneJob, out: Path, device: str) -> None:
         self.job, self.out, self.preset = job, out, job.preset
         self.stage: Stage = draw_scene((job.seed, job.number), job.preset.keyframes)
-        self.rig = draw_rig(self.rng(0))
-        self.shadows = ShadowPainter(self.stage)
+        self.rig = draw_rig(job.random(0))
+        self.sensors = _sensors(job, self.stage, self.rig, device)
         self.start_us = _EPOCH_US + job.number * _SCENE_GAP_US
         self.rows: Tables = {
             name: []
@@ -89,16 +65,10 @@ class _Recorder:
     def token(self, *parts: object) -> str:
         return token("synth", self.job.seed, self.job.name, *parts)
 
-    def rng(self, *parts: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence((self.job.seed, self.job.number, *parts)))
-
     def run(self, on_keyframe: Callable[[], None]) -> Tables:
         self._log_and_map()
         self._calibration()
         for k in range(self.preset.keyframes):
-            if k:
-                for j in range(self.preset.sweeps):
-                    self._sweep(k, (k - 1 + (j + 1) / (self.preset.sweeps + 1)) * KEYFRAME_S)
             self._keyframe(k)
             on_keyframe()
         self._link()
@@ -224,41 +194,15 @@ class _Recorder:
         self.rows["sample_data"].append(row)
         return row
 
-    def _sweep(self, keyframe: int, seconds: float) -> None:
-        time_us = round(seconds * 1e6)
-        lidar = self.stage.ego(time_us * 1e-6) @ LIDAR_TO_EGO
-        points = sweep(self.stage, self.stage.at(time_us * 1e-6), lidar, self.rng(1, time_us))
-        self._sensor_data(LIDAR, keyframe, time_us, False, points.tobytes())
-
     def _keyframe(self, k: int) -> None:
-        time_us = round(k * KEYFRAME_S * 1e6)
-        seconds = time_us * 1e-6
-        moment = self.stage.at(seconds)
-        ego = self.stage.ego(seconds)
-        points = sweep(self.stage, moment, ego @ LIDAR_TO_EGO, self.rng(1, time_us))
-        self._sensor_data(LIDAR, k, time_us, True, points.tobytes())
-        shadows = self.shadows.paint(moment, ego)
-        visible: Ints = np.zeros(len(moment.poses), dtype=np.int64)
-        silhouette: Ints = np.zeros(len(moment.poses), dtype=np.int64)
-        for index, camera in enumerate(self.rig):
-            shutter = time_us + camera.delay_us
-            then = self.stage.ego(shutter * 1e-6)
-            size = self.preset.image_size
-            view = render(
-                self.stage,
-                moment,
-                shadows,
-                then @ camera.to_ego,
-                then,
-                camera.intrinsic(size),
-                size,
-                self.rng(2, time_us, index),
-            )
-            visible = visible + view.visible
-            silhouette = silhouette + view.silhouette
-            self._sensor_data(
-                camera.channel, k, shutter, True, _encoded(Image.fromarray(view.image), "JPEG", quality=90)
-            )
+        time_us = keyframe_us(k)
+        times = [*sweep_times_us(k, self.preset.sweeps), time_us]
+        for at, points in zip(times, self.sensors.sweeps(times), strict=True):
+            self._sensor_data(LIDAR, k, at, at == time_us, points.tobytes())
+        pictures = self.sensors.pictures(time_us)
+        for camera, image in zip(self.rig, pictures.images, strict=True):
+            data = _encoded(Image.fromarray(image), "JPEG", quality=90)
+            self._sensor_data(camera.channel, k, time_us + camera.delay_us, True, data)
         self.rows["sample"].append(
             {
                 "token": self.token("sample", k),
@@ -268,19 +212,11 @@ class _Recorder:
                 "scene_token": self.token("scene"),
             }
         )
-        self._annotate(k, seconds, moment, ego, points, visible, silhouette)
+        self._annotate(k, time_us * 1e-6, points, pictures)
 
-    def _annotate(
-        self,
-        k: int,
-        seconds: float,
-        moment: Moment,
-        ego: Pose,
-        points: npt.NDArray[np.float32],
-        visible: Ints,
-        silhouette: Ints,
-    ) -> None:
+    def _annotate(self, k: int, seconds: float, points: npt.NDArray[np.float32], pictures: Pictures) -> None:
         actors = self.stage.traffic.actors
+        moment, ego = self.stage.at(seconds), self.stage.ego(seconds)
         heights = np.array([actor.model.size[2] for actor in actors])
         centres = moment.poses[:, :3] + np.array([0, 0, 0.5]) * heights[:, None]
         near = np.flatnonzero(np.linalg.norm(centres[:, :2] - ego.translation[:2], axis=1) < ANNOTATED_RADIUS)
@@ -289,7 +225,7 @@ class _Recorder:
         yaw = self.stage.to_global.yaw
         for n, count in zip(near, counts, strict=True):
             actor = actors[n]
-            visibility = visibility_level(int(visible[n]), int(silhouette[n]))
+            visibility = visibility_level(int(pictures.visible[n]), int(pictures.silhouette[n]))
             if count == 0 and visibility == "1":
                 continue
             attribute = actor.attribute(seconds)
@@ -332,6 +268,24 @@ class _Recorder:
                     "last_annotation_token": chain[-1]["token"],
                 }
             )
+
+
+def keyframe_us(k: int) -> int:
+    """Time of a keyframe, microseconds from the scene's start."""
+    return round(k * KEYFRAME_S * 1e6)
+
+
+def sweep_times_us(k: int, sweeps: int) -> list[int]:
+    """Times of the sweeps between the keyframe before and keyframe k; none before the first."""
+    return [round((k - 1 + (j + 1) / (sweeps + 1)) * KEYFRAME_S * 1e6) for j in range(sweeps)] if k else []
+
+
+def _sensors(job: SceneJob, stage: Stage, rig: tuple[Camera, ...], device: str) -> Sensors:
+    if device == "cpu":
+        return HostSensors(job, stage, rig)
+    from aqr.synth.device.sensors import DeviceSensors  # only now: torch takes seconds
+
+    return DeviceSensors(job, stage, rig, device)
 
 
 def sensor_files(tables: Tables) -> Iterator[str]:

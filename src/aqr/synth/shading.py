@@ -22,10 +22,10 @@ Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 Vector = tuple[Floats, Floats, Floats]
 
-_GRAINS: Final = ((30.0, 0.5), (14.0, 0.35), (6.0, 0.25))
+GRAINS: Final = ((30.0, 0.5), (14.0, 0.35), (6.0, 0.25))
 """Grains per metre and their contrast on the painted ground, from near to far."""
 
-_HASH: Final = np.random.default_rng(20190326).random(8192, dtype=np.float32)
+HASH: Final = np.random.default_rng(20190326).random(8192, dtype=np.float32)
 
 
 class Light:
@@ -86,9 +86,9 @@ class Light:
             rows, columns = level.shape[:2]
             place = row.clip(0, rows - 1) * columns + column.clip(0, columns - 1)
             albedo[chosen] = _SQUARES[level.reshape(-1, 3)[place]]
-            if index < len(_GRAINS):
-                per_metre, depth = np.float32(_GRAINS[index][0]), np.float32(_GRAINS[index][1])
-                grain = _HASH[
+            if index < len(GRAINS):
+                per_metre, depth = np.float32(GRAINS[index][0]), np.float32(GRAINS[index][1])
+                grain = HASH[
                     _mix((x[chosen] * per_metre).astype(np.int32), (y[chosen] * per_metre).astype(np.int32), 0)
                 ]
                 albedo[chosen] *= (1 + depth * (grain - np.float32(0.5)))[:, None]
@@ -195,15 +195,15 @@ class Light:
         shop = wall & (row < 1) & (u > 0.08) & (u < 0.92) & (v > 0.12) & (v < 0.8)
         pane = wall & (row >= 1) & (u > 0.22) & (u < 0.78) & (v > 0.28) & (v < 0.82)
         stone = _mix((across * 5).astype(np.int32), (z * 9).astype(np.int32), 0)
-        colour[k] *= (np.float32(0.90) + np.float32(0.20) * _HASH[stone])[:, None]
+        colour[k] *= (np.float32(0.90) + np.float32(0.20) * HASH[stone])[:, None]
         glass = np.flatnonzero(pane | shop)
         token = _mix(whole_column[glass].astype(np.int32), whole_row[glass].astype(np.int32), solid[glass])
-        shade = np.float32(0.05) * _HASH[token, None]
+        shade = np.float32(0.05) * HASH[token, None]
         colour[k[glass]] = np.array([0.03, 0.04, 0.05], dtype=np.float32) + shade
         mirror[k[glass]] = 0.14
         if glow is not None:
-            lit = _HASH[token] < np.where(shop[glass], np.float32(0.5), np.float32(0.25))
-            warmth = np.float32(0.4) + _HASH[token[lit], None]
+            lit = HASH[token] < np.where(shop[glass], np.float32(0.5), np.float32(0.25))
+            warmth = np.float32(0.4) + HASH[token[lit], None]
             glow[k[glass[lit]]] = np.array([0.28, 0.20, 0.10], dtype=np.float32) * warmth
 
 
@@ -218,4 +218,4 @@ def _mix(a: npt.NDArray[np.int32], b: npt.NDArray[np.int32], c: npt.NDArray[np.i
 def _noise(points: Vector, chosen: Ints, per_metre: float) -> Floats:
     """Random brightness per cube, 0 … 1, of the chosen points."""
     a, b, c = (np.floor(p[chosen] * np.float32(per_metre)).astype(np.int32) for p in points)
-    return np.asarray(_HASH[_mix(a, b, c)])
+    return np.asarray(HASH[_mix(a, b, c)])

@@ -18,7 +18,8 @@ Floats = npt.NDArray[np.floating]
 CELL: Final = 0.2
 """Side of a cell of the painted shadows, metres."""
 
-_REACH: Final = 64.0
+REACH: Final = 64.0
+"""Shadows are painted this far from the ego vehicle along x and y, metres."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,14 @@ class ShadowPainter:
 
     def paint(self, moment: Moment, ego: Pose) -> Shadows:
         """Shadows around a pose of the ego vehicle."""
-        cells = int(2 * _REACH / CELL)
-        left, low = (int((ego.translation[i] - _REACH - self.origin[i]) / CELL) for i in (0, 1))
+        cells = int(2 * REACH / CELL)
+        left, low = (int((ego.translation[i] - REACH - self.origin[i]) / CELL) for i in (0, 1))
         origin = (self.origin[0] + left * CELL, self.origin[1] + low * CELL)
         sun = self.scenery.crop((left, low, left + cells, low + cells))
         sky = Image.new("L", (cells, cells), 255)
         solids = moment.solids
         gap = np.abs(solids.corners[:, :4, :2].mean(axis=1) - ego.translation[:2]).max(axis=1)
-        moving = (moment.owners >= 0) & (gap < _REACH)
+        moving = (moment.owners >= 0) & (gap < REACH)
         if self.sun is not None:
             _project(sun, solids, np.flatnonzero(moving & _casts(solids)), origin, self.sun)
             sun = sun.filter(ImageFilter.BoxBlur(1))

@@ -42,6 +42,11 @@ class Weather:
     exposure: float
     noise: float
 
+    @property
+    def drops(self) -> bool:
+        """Whether there are rain drops on the lenses."""
+        return self.words == "Day, rain"
+
 
 def draw_weather(rng: np.random.Generator) -> Weather:
     """Six in ten scenes are clear or cloudy days; the others night, rain, rain at night or fog."""

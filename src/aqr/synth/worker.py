@@ -16,7 +16,7 @@ from aqr.synth.world import job_from_json, record_scene
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    out = Path(sys.argv[1])
+    out, device = Path(sys.argv[1]), sys.argv[2]
 
     def tell(message: str) -> None:
         sys.stdout.write(message + "\n")
@@ -24,7 +24,7 @@ def main() -> None:
 
     for line in sys.stdin:
         try:
-            record_scene(job_from_json(line), out, lambda: tell("keyframe"))
+            record_scene(job_from_json(line), out, lambda: tell("keyframe"), device)
         except BrokenPipeError:
             return
         except OSError as error:

@@ -23,13 +23,17 @@ from typing import Any, Final
 
 from aqr.errors import InputError
 from aqr.synth.presets import PRESETS, Preset, PresetName, scene_names
-from aqr.synth.recorder import SceneJob, record, sensor_files
+from aqr.synth.recorder import record, sensor_files
+from aqr.synth.sensors import SceneJob
 from aqr.synth.tables import Tables, merge
 
 Progress = Callable[[int, int], None]
 
 RECIPE: Final = 1
 """Number of the recipe; a world begun by another one cannot be continued."""
+
+_WORKER_MEMORY: Final = 4 << 30
+"""Bytes of GPU memory that one process may need."""
 
 _SETTINGS: Final = "synth.json"
 _SCENES: Final = ".scenes"
@@ -43,6 +47,7 @@ def write_world(
     preset: PresetName = "tiny",
     version: str | None = None,
     workers: int | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> None:
     """Write a synthetic world as a nuScenes v1.0 data set.
@@ -56,7 +61,10 @@ def write_world(
         seed: of the world, at least 0; another seed is another world.
         preset: size of images and scenes.
         version: `v1.0-mini` or `v1.0-trainval`; None takes the smaller one that has names for all scenes.
-        workers: processes; None takes one per CPU core, 1 works in this process.
+        workers: processes; None takes one per CPU core (fewer where a GPU has no memory for so many), 1 works in this
+            process.
+        device: `cpu` renders with NumPy, `cuda` on the GPUs of this machine, where rounding differs: a few pixels and
+            echoes are others, and a world begun on one is not continued on the other.
         progress: called with (keyframes done, keyframes in all) as the work goes on, from one thread at a time.
 
     Raises:
@@ -68,14 +76,17 @@ def write_world(
         raise InputError(f"seed {seed} is negative; choose 0 or more")
     if workers is not None and workers < 1:
         raise InputError(f"{workers} workers cannot work; choose 1 or more")
+    devices = ["cpu"] if device == "cpu" else gpus(device)
     size = PRESETS[preset]
     version, names = scene_names(size.scenes if scenes is None else scenes, version)
     jobs = [SceneJob(name, seed, size) for name in names]
     settings = {"recipe": RECIPE, "seed": seed, "preset": preset, "version": version, "scenes": names}
+    if device != "cpu":
+        settings["device"] = "cuda"
     try:
         _open(out, version, settings)
         if not (out / version).exists():
-            _record_all(jobs, out, workers or os.cpu_count() or 1, progress)
+            _record_all(jobs, out, workers or _most_workers(devices), devices, progress)
             _publish(jobs, out, version)
     except OSError as error:
         raise _unwritable(out, error) from error
@@ -110,7 +121,36 @@ def _open(out: Path, version: str, settings: dict[str, Any]) -> None:
         )
 
 
-def _record_all(jobs: list[SceneJob], out: Path, workers: int, progress: Progress | None) -> None:
+def gpus(device: str) -> list[str]:
+    """The GPUs that a device name stands for: all of them for `cuda`, one for `cuda:1`.
+
+    Raises:
+        InputError: if there is no such device.
+    """
+    import torch  # only now: it takes seconds, and a world without a GPU does without
+
+    count = torch.cuda.device_count()
+    present = [f"cuda:{number}" for number in range(count)]
+    if device == "cuda" and present:
+        return present
+    if device in present:
+        return [device]
+    raise InputError(
+        f"device {device!r} is not here ({', '.join(['cpu', *present])}); leave it out to render on the CPU"
+    )
+
+
+def _most_workers(devices: list[str]) -> int:
+    cores = os.cpu_count() or 1
+    if devices == ["cpu"]:
+        return cores
+    import torch
+
+    memory = sum(torch.cuda.get_device_properties(device).total_memory for device in devices)
+    return max(1, min(cores, memory // _WORKER_MEMORY))
+
+
+def _record_all(jobs: list[SceneJob], out: Path, workers: int, devices: list[str], progress: Progress | None) -> None:
     waiting = [job for job in jobs if not _rows_path(out, job).exists()]
     total = sum(job.preset.keyframes for job in jobs)
     done = total - sum(job.preset.keyframes for job in waiting)
@@ -127,7 +167,7 @@ def _record_all(jobs: list[SceneJob], out: Path, workers: int, progress: Progres
         progress(done, total)
     if workers == 1 or len(waiting) < 2:
         for job in waiting:
-            record_scene(job, out, advance)
+            record_scene(job, out, advance, devices[0])
         return
     queue: Queue[SceneJob] = Queue()
     for job in waiting:
@@ -135,7 +175,7 @@ def _record_all(jobs: list[SceneJob], out: Path, workers: int, progress: Progres
     stop = Event()
     count = min(workers, len(waiting))
     with ThreadPoolExecutor(count) as pool:
-        threads = [pool.submit(_drive, queue, out, advance, stop) for _ in range(count)]
+        threads = [pool.submit(_drive, queue, out, devices[n % len(devices)], advance, stop) for n in range(count)]
         try:
             for thread in threads:
                 thread.result()
@@ -143,19 +183,19 @@ def _record_all(jobs: list[SceneJob], out: Path, workers: int, progress: Progres
             stop.set()
 
 
-def record_scene(job: SceneJob, out: Path, on_keyframe: Callable[[], None]) -> None:
+def record_scene(job: SceneJob, out: Path, on_keyframe: Callable[[], None], device: str = "cpu") -> None:
     """Record one scene and, when all its sensor files are there, keep its rows."""
-    rows = record(job, out, on_keyframe)
+    rows = record(job, out, on_keyframe, device)
     path = _rows_path(out, job)
     path.parent.mkdir(exist_ok=True)
     _write_atomically(path, json.dumps(rows, separators=(",", ":")))
 
 
-def _drive(queue: Queue[SceneJob], out: Path, advance: Callable[[], None], stop: Event) -> None:
+def _drive(queue: Queue[SceneJob], out: Path, device: str, advance: Callable[[], None], stop: Event) -> None:
     """Feed one worker process with scenes until none is left; it ends when its input does."""
     path = os.pathsep.join(p for p in sys.path if p)
     environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "aqr.synth.worker", str(out)]
+    command = [sys.executable, "-m", "aqr.synth.worker", str(out), device]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment
     ) as worker:
