@@ -231,6 +231,9 @@ class Loss(Section):
     """CMT's, for x, y, z, l, w, h, sin, cos, vx, vy."""
     router_cls: NonNegative = 0.5
     """Weight of the router's class loss, where aqr.modulator.residual_weight is by class."""
+    solo: NonNegative = 0.0
+    """Weight of the losses of two more copies of the queries, one of which reads LiDAR alone, the other cameras alone,
+    so that the decoder learns on every sample what to do without a sensor; 0 makes no copies. In training only."""
     heatmap: NonNegative = 0.0
     """Weight of the auxiliary centre heatmap on the BEV map (arXiv 2006.11275); 0 builds no heatmap head."""
 
@@ -275,6 +278,10 @@ class Router(Section):
     window_sizes: tuple[Count, Count] = (5, 9)
     """Side of the attended window in the BEV map and in an image map, cells, odd."""
     num_heads: Count = 4
+    context: bool = False
+    """Tell every query what each sensor looks like as a whole; where weights act on attention."""
+    per_layer: bool = False
+    """Weights of their own for every decoder layer; where weights act on attention."""
 
     @model_validator(mode="after")
     def _odd(self) -> Router:
@@ -411,6 +418,9 @@ class Aqr(Section):
     enabled: bool = True
     preset: str | None = None
     """One of `PRESETS`; settings stated beside it win over the preset's."""
+    target: Literal["features", "attention"] = "features"
+    """What the weights act on: the feature maps, or the decoder's attention, see `aqr.modulation.attend`. There
+    `renderer.max_weight_clamp` bounds the weights; the other settings of renderer and modulator say nothing."""
     parameterisation: Literal["sigmoid", "centered"] = "sigmoid"
     router: Router = Router()
     renderer: Renderer = Renderer()
@@ -421,6 +431,10 @@ class Aqr(Section):
     @model_validator(mode="after")
     def _adaptive(self) -> Aqr:
         by_class = self.modulator.class_residuals is not None
+        if self.target == "attention" and (by_class or self.schedule.moves or self.controller.enabled):
+            raise ValueError("target: attention has no residual; leave out schedule, controller and residuals by class")
+        if self.target == "features" and (self.router.context or self.router.per_layer):
+            raise ValueError("router.context and router.per_layer need target: attention")
         if self.schedule.residual_weight.kind != "constant" and by_class:
             raise ValueError("schedule.residual_weight moves one number, but modulator.residual_weight is a mapping")
         if not self.controller.enabled:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from aqr.batch import Batch
 from aqr.config import Config
@@ -15,7 +16,8 @@ from aqr.detector.heatmap import HeatmapHead, bev_targets, heatmap_loss, image_t
 from aqr.detector.losses import denoising_losses, set_losses
 from aqr.detector.parts import build_parts
 from aqr.detector.position import inverse
-from aqr.modulation import AQRModulation, AQROutput
+from aqr.detector.solo import solo_log_weights, solo_losses, solo_mask, solo_parts
+from aqr.modulation import AQRModulation, AQROutput, AttentionRouting
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class DetectorOutput:
         aqr: what AQR did; None where it is off.
         bev: [B, C, Hb, Wb] the BEV map before modulation; None without LiDAR.
         images: [B, V, C, Hi, Wi] the image maps before modulation; None without a camera.
+        solo: [2, B, Q, 10] predictions of queries that read LiDAR alone and cameras alone, after the last layer; None
+            where there are no such queries, or at inference.
         bev_heatmap: [B, 10, Hb, Wb] auxiliary logits; None where there is no such head, or at inference.
         image_heatmap: [B · V, 10, Hi, Wi] likewise.
         finite: scalar bool, false where a point of the batch was not finite.
@@ -55,6 +59,7 @@ class DetectorOutput:
     aqr: AQROutput | None
     bev: Tensor | None
     images: Tensor | None
+    solo: Predictions | None
     bev_heatmap: Tensor | None
     image_heatmap: Tensor | None
     finite: Tensor
@@ -101,7 +106,18 @@ class Detector(nn.Module):
         self.bev_heatmap = HeatmapHead(dim) if dense and self.lidar_encoder is not None else None
         self.image_heatmap = HeatmapHead(dim) if dense and self.image_encoder is not None else None
         self.aqr: AQRModulation | None = None
-        if config.aqr.enabled:
+        if config.aqr.enabled and config.aqr.target == "attention":
+            with torch.random.fork_rng(devices=[]):
+                self.aqr = AttentionRouting(
+                    dim,
+                    pc_range,
+                    layers=settings.num_layers if config.aqr.router.per_layer else 1,
+                    window_sizes=config.aqr.router.window_sizes,
+                    num_heads=config.aqr.router.num_heads,
+                    max_weight_clamp=config.aqr.renderer.max_weight_clamp,
+                    context=config.aqr.router.context,
+                )
+        elif config.aqr.enabled:
             with torch.random.fork_rng(devices=[]):
                 self.aqr = AQRModulation(
                     dim,
@@ -162,14 +178,29 @@ class Detector(nn.Module):
             references = torch.cat([real, noised.reference_points], 1)
             query_embed = torch.cat([query_embed, self.position(noised.reference_points, lidar2img, image_size)], 1)
             mask = attention_mask(count, noised)
+        log_weights = None if routed is None else routed.log_weights
+        solo = self.training and self.settings.loss.solo > 0 and bev is not None and images is not None
+        if solo:
+            mask = solo_mask(mask, references.shape[1], count)
+            log_weights = solo_log_weights(log_weights, real, references.shape[1])
+            references = torch.cat([references, real, real], 1)
+            query_embed = torch.cat([query_embed, query_embed[:, :count], query_embed[:, :count]], 1)
+        elif log_weights is not None:
+            log_weights = F.pad(log_weights, (0, 0, 0, references.shape[1] - count))
 
         tokens = []
         if seen_bev is not None and bev_position is not None:
             tokens.append((seen_bev.permute(0, 2, 3, 1), bev_position))
         if seen_images is not None and image_position is not None:
             tokens.append((seen_images.permute(0, 1, 3, 4, 2), image_position))
-        states = self.decoder.read(query_embed, tokens, mask)
+        if log_weights is not None:
+            log_weights = log_weights[..., int(seen_bev is None) : 1 + int(seen_images is not None)]
+        states = self.decoder.read(query_embed, tokens, mask, log_weights)
         logits, codes = self.heads(states, references)
+        alone = None
+        if solo:
+            alone = Predictions(*(solo_parts(found, count) for found in (logits, codes)))
+            logits, codes = logits[:, :, : -2 * count], codes[:, :, : -2 * count]
         return DetectorOutput(
             queries=Predictions(logits[:, :, :count], codes[:, :, :count]),
             denoising=Predictions(logits[:, :, count:], codes[:, :, count:]),
@@ -178,6 +209,7 @@ class Detector(nn.Module):
             aqr=routed,
             bev=bev,
             images=images,
+            solo=alone,
             bev_heatmap=self.bev_heatmap(bev) if self.training and self.bev_heatmap and bev is not None else None,
             image_heatmap=self.image_heatmap(images.flatten(0, 1))
             if self.training and self.image_heatmap and images is not None
@@ -195,7 +227,8 @@ class Detector(nn.Module):
         Returns:
             Scalars: loss_cls, loss_bbox of the last layer and d0.loss_cls … of the others; with denoising dn_loss_cls,
             dn_loss_bbox, d0.dn_loss_cls …; with heatmap heads loss_heatmap, loss_image_heatmap; with residuals by
-            class loss_router_cls.
+            class loss_router_cls; with queries that read one sensor alone lidar.loss_cls, lidar.loss_bbox and the
+            same for camera.
         """
         loss = self.settings.loss
         with torch.autocast(batch.device.type, enabled=False):
@@ -206,6 +239,8 @@ class Detector(nn.Module):
                 losses |= denoising_losses(
                     output.denoising.logits, output.denoising.codes, output.noised, loss, self.code_weights
                 )
+            if output.solo is not None:
+                losses |= solo_losses(output.solo.logits, output.solo.codes, *truth, loss, self.code_weights)
             if output.bev_heatmap is not None:
                 rows, columns = output.bev_heatmap.shape[-2:]
                 targets = bev_targets(*truth, self.pc_range, (rows, columns))
