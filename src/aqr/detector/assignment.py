@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -11,8 +15,10 @@ from torch import Tensor
 
 from aqr.config import Loss
 from aqr.detector.coding import CODE_VELOCITY, encode
+from aqr.detector.denoising import padding
 
-UNUSABLE = 1e4
+MOST_THREADS: Final = 8
+UNUSABLE: Final = 1e4
 """Cost that stands for NaN or infinity: such a pair is matched last, and its loss says that something is wrong."""
 
 
@@ -41,8 +47,8 @@ def match_cost(
     Args:
         logits: [..., Q, 10].
         codes: [..., Q, 10].
-        boxes: [N, 9].
-        labels: [N] int64.
+        boxes: [..., N, 9].
+        labels: [..., N] int64.
         loss: weights of the two parts.
         code_weights: [10] weights of the numbers of a code.
 
@@ -52,11 +58,11 @@ def match_cost(
     probability = logits.sigmoid()
     positive = 0.25 * (1 - probability) ** 2 * -(probability + 1e-12).log()
     negative = 0.75 * probability**2 * -(1 - probability + 1e-12).log()
-    cls = (positive - negative)[..., labels]
+    cls = (positive - negative).gather(-1, labels[..., None, :].expand(*logits.shape[:-1], -1))
     known = slice(0, CODE_VELOCITY.start)
     weights = code_weights[known]
-    bbox = torch.cdist(codes[..., known] * weights, encode(boxes)[..., known] * weights, p=1)
-    return loss.cls * cls + loss.bbox * bbox
+    distance = (codes[..., :, None, known] - encode(boxes)[..., None, :, known]).abs() * weights
+    return loss.cls * cls + loss.bbox * distance.sum(-1)
 
 
 @torch.no_grad()
@@ -85,19 +91,40 @@ def assign(
     Returns:
         Assignment, on the device of logits.
     """
-    layers, _, queries, _ = logits.shape
-    costs = [
-        match_cost(logits[:, sample].float(), codes[:, sample].float(), box, label, loss, code_weights)
-        for sample, (box, label) in enumerate(
-            zip(torch.split(boxes, box_counts), torch.split(labels, box_counts), strict=True)
-        )
-    ]
-    flat = torch.cat([cost.flatten() for cost in costs]).nan_to_num(UNUSABLE, UNUSABLE, -UNUSABLE).cpu().numpy()
-    pairs, start, first = [], 0, 0
+    layers, batch = logits.shape[:2]
+    slots, _ = padding(box_counts)
+    rows = slots.to(boxes.device, non_blocking=True)
+    own_boxes, own_labels = (t[rows] if len(t) else t.new_ones(*rows.shape, *t.shape[1:]) for t in (boxes, labels))
+    costs = match_cost(logits.float(), codes.float(), own_boxes, own_labels, loss, code_weights)
+    costs = costs.nan_to_num(UNUSABLE, UNUSABLE, -UNUSABLE).transpose(-1, -2).contiguous()
+    tables = _on_host(costs).numpy()
+
+    problems = [(layer, sample) for sample in range(batch) for layer in range(layers)]
+    solve = _pool(os.getpid()).map
+    matched = list(solve(lambda at: linear_sum_assignment(tables[*at, : box_counts[at[1]]]), problems))
+    pairs, first = [], 0
     for sample, count in enumerate(box_counts):
-        table = flat[start : start + layers * queries * count].reshape(layers, queries, count)
-        matched = np.array([linear_sum_assignment(cost) for cost in table]).reshape(layers, 2, -1)
-        pairs.append(np.stack([np.full_like(matched[:, 0], sample), matched[:, 0], matched[:, 1] + first]))
-        start, first = start + table.size, first + count
+        of_sample = np.array(matched[sample * layers : (sample + 1) * layers], dtype=np.int64)
+        box, query = of_sample[:, 0] + first, of_sample[:, 1]
+        pairs.append(np.stack([np.full_like(box, sample), query, box]))
+        first += count
     found = torch.from_numpy(np.concatenate(pairs, axis=2)).to(logits.device, non_blocking=True)
     return Assignment(*found.unbind(0))
+
+
+def _on_host(values: Tensor) -> Tensor:
+    """Values in host memory, through page-locked memory where they come from a GPU."""
+    if not values.is_cuda:
+        return values
+    found = values.to("cpu", non_blocking=True)
+    torch.cuda.current_stream(values.device).synchronize()
+    return found
+
+
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Threads of a process that solve assignments side by side: SciPy computes without the interpreter's lock.
+
+    A forked process inherits no threads, so each has its own.
+    """
+    return ThreadPoolExecutor(max(1, min(MOST_THREADS, (os.cpu_count() or 1) - 1)), thread_name_prefix="assign")

@@ -210,6 +210,16 @@ class PositionEmbedding(nn.Module):
 
 
 def inverse(lidar2img: Tensor) -> Tensor:
-    """Image to LiDAR: [..., 4, 4] float32, computed in float64 and without waiting for a GPU."""
-    inverted: Tensor = torch.linalg.inv_ex(lidar2img.double()).inverse
-    return inverted.float()
+    """Image to LiDAR: [..., 4, 4] float32, computed in float64 and without waiting for a GPU.
+
+    The last row of `lidar2img` is (0, 0, 0, 1), so the cofactors of its 3 x 3 part are all that is needed.
+    """
+    matrix = lidar2img.double()
+    first, second, third = matrix[..., :3, :3].unbind(-2)
+    cofactors = torch.stack(
+        [torch.linalg.cross(second, third), torch.linalg.cross(third, first), torch.linalg.cross(first, second)], -1
+    )
+    inverted = cofactors / (first * cofactors[..., 0]).sum(-1)[..., None, None]
+    offset = -(inverted @ matrix[..., :3, 3:])
+    bottom = F.pad(torch.zeros_like(offset.mT), (0, 1), value=1.0)
+    return torch.cat([torch.cat([inverted, offset], -1), bottom], -2).float()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aqr import geometry
+from aqr.detector.position import inverse
 
 DEPTHS: Final = 64
 """Points per ray."""
@@ -191,9 +192,3 @@ class CmtPositionEmbedding(nn.Module):
             u, v = pixels[..., 0], pixels[..., 1]
             visible = (depth[..., 0] > 0) & (u >= 0) & (u < image_size[1]) & (v >= 0) & (v < image_size[0])
         return pixels, visible
-
-
-def inverse(lidar2img: Tensor) -> Tensor:
-    """Image to LiDAR: [..., 4, 4] float32, computed in float64."""
-    inverted: Tensor = torch.linalg.inv_ex(lidar2img.double()).inverse
-    return inverted.float()
