@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aqr.config import ImageEncoder as ImageEncoderConfig
+from aqr.detector.frozen_norm import freeze_norms
 from aqr.errors import InputError
 
 STRIDE: Final = 16
@@ -65,6 +66,8 @@ class ImageEncoder(nn.Module):
         self.backbone, channels = build_backbone(config)
         self.neck = ImageNeck(channels, hidden_dim)
         self.freeze_norm = config.freeze_norm
+        if config.freeze_norm:
+            freeze_norms(self.backbone)
         self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
         self.train()
@@ -88,8 +91,8 @@ class ImageEncoder(nn.Module):
             [B, V, C, ceil(H / 16), ceil(W / 16)].
         """
         batch, views, _, height, width = images.shape
-        pixels = ((images.flatten(0, 1).float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        levels = list(self.backbone(pixels).feature_maps)
+        bytes_last = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        levels = list(self.backbone((bytes_last.float() - self.mean) / self.std).feature_maps)
         maps: Tensor = self.neck(levels, (-(-height // STRIDE), -(-width // STRIDE)))
         return maps.view(batch, views, *maps.shape[1:])
 

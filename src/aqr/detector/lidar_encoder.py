@@ -106,7 +106,8 @@ class _PillarMax(torch.autograd.Function):
         """Non-negative values [P, C] of the pillars index [P] to [cells, C]; points of pillar `cells` are dropped."""
         rows = index[:, None].expand_as(values)
         grid = values.new_zeros(cells + 1, values.shape[1]).scatter_reduce_(0, rows, values, "amax")
-        ctx.save_for_backward(index, values == grid[index])
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(index, values == grid[index])
         return grid[:-1]
 
     @staticmethod
@@ -156,7 +157,10 @@ class LidarEncoder(nn.Module):
         Returns:
             [B, C, Hb, Wb], row y, column x over pc_range.
         """
-        features = self.pillar_encoder(points, sample, batch_size)
+        return self.pyramid(self.pillar_encoder(points, sample, batch_size))
+
+    def pyramid(self, features: Tensor) -> Tensor:
+        """Pillars [B, C0, rows, columns] to the map [B, C, Hb, Wb]."""
         levels = []
         for stage, lateral in zip(self.stages, self.laterals, strict=True):
             features = stage(features)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from aqr.config import CmtEncoders
 from aqr.detector.cmt.resnet import ResNet50
 from aqr.detector.cmt.vovnet import VoVNet99
+from aqr.detector.frozen_norm import freeze_norms
 
 BGR_MEAN: Final = (103.530, 116.280, 123.675)
 BGR_STD: Final = (57.375, 57.120, 58.395)
@@ -58,6 +59,8 @@ class CmtImageEncoder(nn.Module):
         self.backbone = backbone
         self.neck = PyramidNeck(backbone.channels, hidden_dim)
         self.freeze_norm = freeze_norm
+        if freeze_norm:
+            freeze_norms(self.backbone)
         self.register_buffer("mean", torch.tensor(BGR_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(BGR_STD)[:, None, None], persistent=False)
         self.train()
@@ -80,6 +83,6 @@ class CmtImageEncoder(nn.Module):
         Returns:
             [B, V, C, ceil(H / 16), ceil(W / 16)].
         """
-        pixels = (images.flatten(0, 1).flip(1).float() - self.mean) / self.std
-        maps: Tensor = self.neck(self.backbone(pixels.contiguous(memory_format=torch.channels_last)))
+        bytes_last = images.flatten(0, 1).flip(1).contiguous(memory_format=torch.channels_last)
+        maps: Tensor = self.neck(self.backbone((bytes_last.float() - self.mean) / self.std))
         return maps.view(*images.shape[:2], *maps.shape[1:])
