@@ -33,6 +33,9 @@ $(VENV)/.dev: $(VENV)/.run
 	command -v chromium >/dev/null \
 		|| { apt-get update -q && apt-get install -y -q --no-install-recommends chromium fonts-noto-cjk; } \
 		|| echo "chromium could not be installed: the tests that open the report in a browser will skip"
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null \
+		|| { apt-get update -q && apt-get install -y -q --no-install-recommends postgresql; } \
+		|| echo "PostgreSQL could not be installed: the tests of sweeps that share one will skip"
 	touch $@
 
 clean:

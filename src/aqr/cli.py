@@ -50,11 +50,14 @@ def synth(
     preset: Annotated[Literal["tiny", "small", "full"], typer.Option(help="Size of images and scenes.")] = "tiny",
     version: Annotated[str | None, typer.Option(help="By default v1.0-mini for up to ten scenes.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda to render on the GPU.")] = "cpu",
 ) -> None:
     """Write a synthetic world in nuScenes format."""
     from aqr.demo import write_world_with_progress
 
-    write_world_with_progress(out, scenes=scenes, seed=seed, preset=preset, version=version, workers=workers)
+    write_world_with_progress(
+        out, scenes=scenes, seed=seed, preset=preset, version=version, workers=workers, device=device
+    )
 
 
 @app.command()
@@ -174,6 +177,50 @@ def whatif(
 
 
 @app.command()
+def sweep(
+    config: Annotated[Path, typer.Argument(help="YAML config that all trials share.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[section.key=value]...")] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=LOW..HIGH[:log]|A,B,C", help="A config key to search; once per key."),
+    ] = None,
+    space: Annotated[Path | None, typer.Option(help="YAML file with a section `sweep:`; options win over it.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials in all, over all workers; by default 20.")] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="mAP, NDS, resistance, or several with commas; by default mAP.")
+    ] = None,
+    pruner: Annotated[
+        Literal["median", "hyperband", "none"] | None,
+        typer.Option(help="End weak trials early; by default median where train.val_every is set."),
+    ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Database that workers share; by default SQLite in the folder.")
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Name in the storage; by default the config's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the search.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder; by default sweeps/<name of the config>.")] = None,
+) -> None:
+    """Search over config keys; several workers may share the trials."""
+    from aqr.sweep import load_settings
+    from aqr.sweep import sweep as run
+
+    entries = None if not search else dict(_entry(text) for text in search)
+    objectives = None if objective is None else [name.strip() for name in objective.split(",")]
+    settings = load_settings(space, search=entries, trials=trials, objective=objectives, pruner=pruner, seed=seed)
+    outcome = run(
+        config,
+        out or Path("sweeps") / config.stem,
+        settings,
+        overrides=overrides or (),
+        storage=storage,
+        study=study,
+        say=typer.echo,
+    )
+    typer.echo(outcome.line())
+    typer.echo(str(outcome.file))
+
+
+@app.command()
 def view(
     data: Root,
     version: Version,
@@ -197,6 +244,25 @@ def view(
         typer.echo(str(picture))
 
 
+@app.command()
+def bench(
+    only: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[,NAME]", help="aqr, accuracy, loop, step, inference, growth; by default all."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file, rewritten after every measurement.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw how AQR's cost grows: PNG, SVG or PDF.")] = None,
+    budget_s: Annotated[float, typer.Option(min=0.0, help="No measurement starts after this many seconds.")] = 900.0,
+    seconds: Annotated[float, typer.Option(min=0.0, help="How long each figure is measured.")] = 2.0,
+    compiled: Annotated[bool, typer.Option(help="Measure the compiled detector too, on a GPU.")] = True,
+) -> None:
+    """Measure AQR and the detector on this machine, beside targets and what the hardware allows."""
+    from aqr.bench import bench as run_bench
+
+    names = [] if only is None else only.split(",")
+    run_bench(names, out, picture, budget_s=budget_s, seconds=seconds, compiled=compiled)
+
+
 @convert.command("cmt")
 def convert_cmt(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint of CMT, such as epoch_20.pth.")],
@@ -212,6 +278,13 @@ def convert_cmt(
     for line in conversion.lines():
         typer.echo(line)
     typer.echo(str(conversion.folder))
+
+
+def _entry(text: str) -> tuple[str, str]:
+    key, equals, right = text.partition("=")
+    if not equals or not key:
+        raise InputError(f"--search {text!r}: write key=low..high, key=low..high:log or key=a,b,c")
+    return key, right
 
 
 def _numbers(option: str, text: str) -> list[float]:

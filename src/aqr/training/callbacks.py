@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -44,23 +45,35 @@ class Checkpointer(pl.Callback):  # type: ignore[misc]
 class Evaluator(pl.Callback):  # type: ignore[misc]
     """Scores the detector on the validation split every `val_every` steps and after the last one."""
 
-    def __init__(self, evaluation: Evaluation, folder: RunFolder, recorder: Recorder, bar: Progress) -> None:
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        folder: RunFolder,
+        recorder: Recorder,
+        bar: Progress,
+        on_evaluation: Callable[[int, Metrics], None] | None = None,
+        show: bool = True,
+    ) -> None:
         self._evaluation = evaluation
         self._folder = folder
         self._recorder = recorder
         self._bar = bar
+        self._on_evaluation = on_evaluation
+        self._show = show
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: TrainingModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         settings = pl_module.config.train
         if settings.val_every and pl_module.step % settings.val_every == 0 and pl_module.step < settings.steps:
-            self._evaluate(pl_module)
+            metrics = self._evaluate(pl_module)
+            if metrics is not None and self._on_evaluation is not None:
+                self._on_evaluation(pl_module.step, metrics)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: TrainingModule) -> None:
         metrics = self._evaluate(pl_module)
         self._bar.stop()
-        if metrics is not None:
+        if metrics is not None and self._show:
             print_scores(self._evaluation.split, metrics.summary())
 
     def _evaluate(self, module: TrainingModule) -> Metrics | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from aqr.config import Config
 from aqr.data.loader import train_loader
 from aqr.detector import Detector
 from aqr.errors import InputError
+from aqr.scoring import Metrics
 from aqr.training.callbacks import Checkpointer, Evaluator
 from aqr.training.checkpoint import Checkpoint, load_weights, stating_backbone, without_pretrained
 from aqr.training.console import TrainingProgress, progress_bar, quiet_lightning, speaking
@@ -41,7 +43,14 @@ MAY_CHANGE: Final = frozenset(
 logger = logging.getLogger(__name__)
 
 
-def train(config: Config, run_dir: str | Path, resume: bool = False) -> Path:
+def train(
+    config: Config,
+    run_dir: str | Path,
+    resume: bool = False,
+    *,
+    on_evaluation: Callable[[int, Metrics], None] | None = None,
+    show: bool = True,
+) -> Path:
     """Train a detector and score it on the validation split.
 
     Several GPUs (`train.devices`) run as one process each: this process starts the others by running its own command
@@ -53,6 +62,9 @@ def train(config: Config, run_dir: str | Path, resume: bool = False) -> Path:
             checkpoints/, eval/ and TensorBoard events.
         resume: go on from the folder's last checkpoint, exactly as if the run had never stopped; a folder without one
             starts from the beginning.
+        on_evaluation: called on rank 0 with the step and the scores after every evaluation of `train.val_every`. What
+            it raises ends the run.
+        show: say on the terminal how it goes.
 
     Returns:
         The run folder.
@@ -63,7 +75,7 @@ def train(config: Config, run_dir: str | Path, resume: bool = False) -> Path:
             row were not finite.
     """
     folder = RunFolder(Path(run_dir))
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not show)
     stored = folder.load_config() if resume and folder.holds_run() else None
     config = stating_backbone(config, stored)
     checkpoint = None if stored is None else _last_checkpoint(folder, stored, config)
@@ -84,7 +96,7 @@ def train(config: Config, run_dir: str | Path, resume: bool = False) -> Path:
         trainer.callbacks += [
             recorder,
             Checkpointer(folder, recorder),
-            Evaluator(evaluation, folder, recorder, bar),
+            Evaluator(evaluation, folder, recorder, bar, on_evaluation, show),
             TrainingProgress(bar, config.train.steps),
         ]
         if trainer.is_global_zero:
