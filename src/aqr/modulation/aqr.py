@@ -243,18 +243,18 @@ class AQRModulation(nn.Module):
             return AQROutput(
                 bev=None
                 if bev is None or bev_map is None
-                else self._scale(bev[:, None], bev_map, self.lidar_gate, bev_residual)[:, 0],
+                else self._scale(bev[:, None], bev_map, self.lidar_gate, bev_residual).squeeze(1),
                 images=None
                 if images is None or image_maps is None
                 else self._scale(images, image_maps, self.camera_gate, image_residuals),
                 lidar_weights=weights[..., 0],
                 camera_weights=weights[..., 1],
-                bev_map=None if bev_map is None else bev_map[:, 0],
+                bev_map=None if bev_map is None else bev_map.squeeze(1),
                 image_maps=image_maps,
                 visible=None if on_images is None else on_images.visible,
                 max_weight_clamp=self.max_weight_clamp,
                 class_logits=class_logits,
-                bev_residual=None if bev_residual is None else bev_residual[:, 0],
+                bev_residual=None if bev_residual is None else bev_residual.squeeze(1),
                 image_residuals=image_residuals,
             )
 

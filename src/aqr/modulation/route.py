@@ -62,9 +62,9 @@ class LocalAttention(nn.Module):
         """
         batch, count, channels = queries.shape
         heads, width = self.num_heads, channels // self.num_heads
-        per_head = self.query(queries).view(batch, count, heads, width) * width**-0.5
-        on_cells = torch.einsum("bqhd,hdc->bqhc", per_head, self.key.weight.view(heads, width, channels))
-        on_cells = on_cells.to(tokens.dtype)
+        per_head = (self.query(queries) * width**-0.5).view(-1, heads, width).transpose(0, 1)
+        on_cells = per_head @ self.key.weight.view(heads, width, channels).to(per_head.dtype)
+        on_cells = on_cells.view(heads, batch, count, channels).to(tokens.dtype)
         seen = sites.visible.any(1)[..., None]
         if fused(on_cells, tokens, sites.cells):
             from aqr.modulation.kernels.window import attend
@@ -74,20 +74,21 @@ class LocalAttention(nn.Module):
         else:
             mean = self._attend(on_cells, tokens, sites, max_views)
 
-        values = torch.einsum("bqhc,hdc->bqhd", mean, self.value.weight.view(heads, width, channels))
-        values = values + self.value.bias.view(heads, width)
-        found: Tensor = self.out(values.reshape(batch, count, channels).to(queries.dtype))
+        weight = self.value.weight.view(heads, width, channels).transpose(1, 2)
+        values = (mean.flatten(1, 2).to(per_head.dtype) @ weight.to(per_head.dtype)).transpose(0, 1)
+        values = values.reshape(batch, count, channels) + self.value.bias
+        found: Tensor = self.out(values.to(queries.dtype))
         return found * seen
 
     def _attend(self, on_cells: Tensor, tokens: Tensor, sites: Sites, max_views: int) -> Tensor:
         """`kernels.window.attend` in plain PyTorch, which also allows for float64."""
         index, valid = window_index(sites, self.window_size, max_views)
         cells = nn.functional.embedding(index, tokens.reshape(-1, tokens.shape[-1]))
-        scores = on_cells @ cells.transpose(-1, -2)
+        scores = on_cells.permute(1, 2, 0, 3) @ cells.transpose(-1, -2)
         seen = valid.any(-1)[..., None, None]
         scores = scores.masked_fill(~(valid[:, :, None] | ~seen), float("-inf"))
         attention = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(cells.dtype)
-        return attention @ cells
+        return (attention @ cells).permute(2, 0, 1, 3)
 
 
 def window_index(sites: Sites, window_size: int, max_views: int) -> tuple[Tensor, Tensor]:

@@ -52,7 +52,7 @@ def _forward(
         at = (sample * views + view) * queries + q
         tl.store(cells + at * 2, tl.where(seen, u * scale_x, 0.0), mask=live)
         tl.store(cells + at * 2 + 1, tl.where(seen, v * scale_y, 0.0), mask=live)
-        tl.store(visible + at, seen.to(tl.uint8), mask=live)
+        tl.store(visible + at, seen, mask=live)
 
 
 @triton.jit
@@ -72,7 +72,7 @@ def _backward(
         m = lidar2img + (sample * views + view) * 16
         u, v, depth = _pixel(m, x, y, z, MIN)
         at = (sample * views + view) * queries + q
-        seen = tl.load(visible + at, mask=live, other=0) != 0
+        seen = tl.load(visible + at, mask=live, other=False)
         du = tl.where(seen, tl.load(d_cells + at * 2, mask=live, other=0.0) * scale_x, 0.0)
         dv = tl.where(seen, tl.load(d_cells + at * 2 + 1, mask=live, other=0.0) * scale_y, 0.0)
         # A visible point lies deeper than MIN, so that its depth is what was divided by.
@@ -97,7 +97,7 @@ class _Locate(torch.autograd.Function):
         views = lidar2img.shape[1]
         points, lidar2img = points.contiguous(), lidar2img.contiguous()
         cells = points.new_empty(batch, views, queries, 2)
-        visible = torch.empty(batch, views, queries, dtype=torch.uint8, device=points.device)
+        visible = torch.empty(batch, views, queries, dtype=torch.bool, device=points.device)
         scale_x, scale_y = columns / width, rows / height
         _forward[(batch, triton.cdiv(queries, BLOCK))](
             points, lidar2img, pc_range, cells, visible, queries, views, height, width, scale_x, scale_y,
@@ -105,9 +105,8 @@ class _Locate(torch.autograd.Function):
         )  # fmt: skip
         ctx.save_for_backward(points, lidar2img, pc_range, visible)
         ctx.scale = scale_x, scale_y
-        seen = visible.view(torch.bool)
-        ctx.mark_non_differentiable(seen)
-        return cells, seen
+        ctx.mark_non_differentiable(visible)
+        return cells, visible
 
     @staticmethod
     @once_differentiable

@@ -18,11 +18,17 @@ from torch.autograd.function import once_differentiable
 CELLS = 32
 """Cells of a window that are read at a time."""
 
+WARPS = {"attend": 4, "score_gradients": 4, "token_gradients": 4}
+STAGES = {"attend": 3, "score_gradients": 3, "token_gradients": 3}
+
+COLLECTED = 32
+"""Heads of queries that a tile collects at a time."""
+
 TILE = 8
 """Side, in cells, of the tiles in which cell gradients are collected."""
 
-RANKED = 64
-"""Queries that are compared with as many others at a time when they are ordered."""
+RANKED, COMPARED = 32, 256
+"""Queries that a program orders, and the others that it compares them with at a time."""
 
 
 @triton.jit
@@ -55,12 +61,12 @@ def _attend(
     at = (sample * views + v) * queries + query % queries
     x = tl.load(cells + at * 2, mask=v < views, other=0.0) / columns - 0.5
     y = tl.load(cells + at * 2 + 1, mask=v < views, other=0.0) / rows - 0.5
-    seen = tl.load(visible + at, mask=v < views, other=0) != 0
+    seen = tl.load(visible + at, mask=v < views, other=False)
     off_centre = tl.where(seen, x * x + y * y, float("inf"))
 
     h = tl.arange(0, H)
     c = tl.arange(0, C)
-    at_head = (query * heads + h[:, None]) * channels + c[None, :]
+    at_head = (h[:, None] * tl.num_programs(0) + query) * channels + c[None, :]
     known = (h < heads)[:, None] & (c < channels)[None, :]
     asked = tl.load(on_cells + at_head, mask=known, other=0.0)
     top_score = tl.full([H], float("-inf"), tl.float32)
@@ -104,7 +110,7 @@ def _score_gradients(
     sample = query // queries
     h = tl.arange(0, H)
     c = tl.arange(0, C)
-    at_head = (query * heads + h[:, None]) * channels + c[None, :]
+    at_head = (h[:, None] * tl.num_programs(0) + query) * channels + c[None, :]
     known = (h < heads)[:, None] & (c < channels)[None, :]
     asked = tl.load(on_cells + at_head, mask=known, other=0.0)
     slope = tl.load(d_mean + at_head, mask=known, other=0.0)
@@ -150,7 +156,7 @@ def _tile_of(cells, chosen, plane, q, live, queries, views, tiles_x, nowhere, SL
 @triton.jit
 def _order(
     cells, chosen, order, starts, queries, views, tiles_x, tiles,
-    SLOTS: tl.constexpr, SIDE: tl.constexpr, SIZE: tl.constexpr,
+    SLOTS: tl.constexpr, SIDE: tl.constexpr, SIZE: tl.constexpr, OTHERS: tl.constexpr,
 ):  # fmt: skip
     """A stable sort by counting: a query's place is the number of queries that come before it."""
     plane = tl.program_id(0)
@@ -161,8 +167,8 @@ def _order(
         q = block * SIZE + i
         mine, slot = _tile_of(cells, chosen, plane, q, q < queries, queries, views, tiles_x, tiles, SLOTS, SIDE)
         rank = tl.zeros([SIZE], tl.int32)
-        for first in range(0, queries, SIZE):
-            other = first + i
+        for first in range(0, queries, OTHERS):
+            other = first + tl.arange(0, OTHERS)
             live = other < queries
             theirs, _ = _tile_of(cells, chosen, plane, other, live, queries, views, tiles_x, tiles, SLOTS, SIDE)
             before = (theirs[None, :] < mine[:, None]) | (
@@ -173,8 +179,8 @@ def _order(
     else:
         tile = (block - blocks) * SIZE + i
         count = tl.zeros([SIZE], tl.int32)
-        for first in range(0, queries, SIZE):
-            other = first + i
+        for first in range(0, queries, OTHERS):
+            other = first + tl.arange(0, OTHERS)
             live = other < queries
             theirs, _ = _tile_of(cells, chosen, plane, other, live, queries, views, tiles_x, tiles, SLOTS, SIDE)
             count += tl.sum(((theirs[None, :] < tile[:, None]) & live[None, :]).to(tl.int32), 1)
@@ -184,7 +190,7 @@ def _order(
 @triton.jit
 def _token_gradients(
     on_cells, d_mean, shares, d_scores, cells, order, starts, d_tokens,
-    queries, views, rows, columns, heads, channels, tiles_x, tiles_y,
+    all_queries, queries, views, rows, columns, heads, channels, tiles_x, tiles_y,
     WINDOW: tl.constexpr, SLOTS: tl.constexpr, SIDE: tl.constexpr, NEAR: tl.constexpr, H: tl.constexpr,
     QUERIES: tl.constexpr, C: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -223,7 +229,7 @@ def _token_gradients(
                 ) * heads + h[None, :]
                 share = tl.load(shares + at_cell, mask=hit, other=0.0)
                 d_score = tl.load(d_scores + at_cell, mask=hit, other=0.0)
-                at_head = ((sample * queries + q) * heads + h)[:, None] * channels + c[None, :]
+                at_head = (h * all_queries + sample * queries + q)[:, None] * channels + c[None, :]
                 known = live[:, None] & (c < channels)[None, :]
                 slope = tl.load(d_mean + at_head, mask=known, other=0.0)
                 asked = tl.load(on_cells + at_head, mask=known, other=0.0)
@@ -243,7 +249,7 @@ class _Attend(torch.autograd.Function):
     def forward(
         ctx: Any, on_cells: Tensor, tokens: Tensor, cells: Tensor, visible: Tensor, window: int, slots: int
     ) -> Tensor:
-        batch, queries, heads, channels = on_cells.shape
+        heads, batch, queries, channels = on_cells.shape
         _, views, rows, columns, _ = tokens.shape
         on_cells, tokens, cells = on_cells.contiguous(), tokens.contiguous(), cells.contiguous()
         mean = torch.empty_like(on_cells)
@@ -259,8 +265,8 @@ class _Attend(torch.autograd.Function):
             "PRECISION": "ieee" if tokens.dtype == torch.float32 else "tf32",
         }
         _attend[(batch * queries,)](
-            on_cells, tokens, cells, visible.contiguous().view(torch.uint8), mean, lse, chosen, *ctx.sizes,
-            V=_power(views), **ctx.shape,
+            on_cells, tokens, cells, visible.contiguous(), mean, lse, chosen, *ctx.sizes,
+            V=_power(views), **ctx.shape, num_warps=WARPS["attend"], num_stages=STAGES["attend"],
         )  # fmt: skip
         ctx.save_for_backward(on_cells, tokens, cells, mean, lse, chosen)
         return mean
@@ -278,7 +284,20 @@ class _Attend(torch.autograd.Function):
         shares = tokens.new_empty(batch, queries, slots, window * window, heads)
         d_scores = torch.empty_like(shares)
         _score_gradients[(batch * queries,)](
-            on_cells, tokens, cells, mean, lse, chosen, d_mean, d_on_cells, shares, d_scores, *ctx.sizes, **shape
+            on_cells,
+            tokens,
+            cells,
+            mean,
+            lse,
+            chosen,
+            d_mean,
+            d_on_cells,
+            shares,
+            d_scores,
+            *ctx.sizes,
+            **shape,
+            num_warps=WARPS["score_gradients"],
+            num_stages=STAGES["score_gradients"],
         )
         if not ctx.needs_input_grad[1]:
             return d_on_cells, None, None, None, None, None
@@ -288,15 +307,27 @@ class _Attend(torch.autograd.Function):
         starts = torch.empty(batch * views, tiles + 1, dtype=torch.int32, device=tokens.device)
         blocks = triton.cdiv(queries, RANKED) + triton.cdiv(tiles + 1, RANKED)
         _order[(batch * views, blocks)](
-            cells, chosen, order, starts, queries, views, tiles_x, tiles, SLOTS=slots, SIDE=TILE, SIZE=RANKED
+            cells,
+            chosen,
+            order,
+            starts,
+            queries,
+            views,
+            tiles_x,
+            tiles,
+            SLOTS=slots,
+            SIDE=TILE,
+            SIZE=RANKED,
+            OTHERS=COMPARED,
         )
         d_tokens = torch.empty_like(tokens)
         width = min(128, shape["C"])
         per_head = _power(heads)
         _token_gradients[(batch * views * tiles, triton.cdiv(channels, width))](
-            on_cells, d_mean, shares, d_scores, cells, order, starts, d_tokens, *ctx.sizes, tiles_x, tiles_y,
+            on_cells, d_mean, shares, d_scores, cells, order, starts, d_tokens, batch * queries, *ctx.sizes, tiles_x, tiles_y,
             WINDOW=window, SLOTS=slots, SIDE=TILE, NEAR=triton.cdiv(window // 2, TILE), H=per_head,
-            QUERIES=max(1, 32 // per_head), C=width, PRECISION=shape["PRECISION"], num_warps=4,
+            QUERIES=max(1, COLLECTED // per_head), C=width, PRECISION=shape["PRECISION"],
+            num_warps=WARPS["token_gradients"], num_stages=STAGES["token_gradients"],
         )  # fmt: skip
         return d_on_cells, d_tokens, None, None, None, None
 
@@ -308,7 +339,7 @@ def attend(on_cells: Tensor, tokens: Tensor, cells: Tensor, visible: Tensor, win
     `slots` maps in which it lies nearest the centre (at equal distance the first).
 
     Args:
-        on_cells: a [B, Q, heads, C], what a head asks of a cell; of the dtype of tokens.
+        on_cells: a [heads, B, Q, C], what a head asks of a cell; of the dtype of tokens.
         tokens: [B, V, H, W, C].
         cells: [B, V, Q, 2] float32 column and row.
         visible: [B, V, Q] bool.
@@ -316,7 +347,7 @@ def attend(on_cells: Tensor, tokens: Tensor, cells: Tensor, visible: Tensor, win
         slots: maps per query.
 
     Returns:
-        [B, Q, heads, C]; 0 for a query that no map sees.
+        [heads, B, Q, C]; 0 for a query that no map sees.
     """
     mean: Tensor = _Attend.apply(on_cells, tokens, cells, visible, window, slots)
     return mean
