@@ -13,7 +13,7 @@ from aqr.config import Denoising
 
 @dataclass(frozen=True)
 class NoisedQueries:
-    """G groups, each with one noised copy of every box of a sample, padded to the N boxes of the fullest sample.
+    """G groups, each with one noised copy of every box of a sample, padded to N, that of the fullest sample or more.
 
     Attributes:
         reference_points: [B, G · N, 3] in [0, 1]³ of pc_range; group-major.
@@ -40,6 +40,7 @@ def noised_queries(
     pc_range: Tensor,
     config: Denoising,
     generator: torch.Generator | None = None,
+    multiple: int = 1,
 ) -> NoisedQueries | None:
     """Displace every box's centre at random, uniformly within `noise_scale` times the box.
 
@@ -50,6 +51,7 @@ def noised_queries(
         pc_range: [6].
         config: groups, noise_scale, split.
         generator: source of the noise, on any device; the default one if None.
+        multiple: N is padded to a multiple of this, so that fewer shapes occur.
 
     Returns:
         The queries, or None where there is no box or no group.
@@ -58,7 +60,7 @@ def noised_queries(
     if not longest or not config.groups:
         return None
     device = boxes.device
-    padded, kept = padding(box_counts)
+    padded, kept = padding(box_counts, multiple)
     slots, known = padded.to(device, non_blocking=True), kept.to(device, non_blocking=True)
     boxes = torch.where(known[..., None], boxes[slots], 1.0).repeat(1, config.groups, 1)
     labels = torch.where(known, labels[slots], 0).repeat(1, config.groups)
@@ -75,10 +77,13 @@ def noised_queries(
     return NoisedQueries(unit, boxes, labels, known, near, config.groups)
 
 
-def padding(counts: list[int]) -> tuple[Tensor, Tensor]:
-    """Where the items of each sample lie among all items: [B, N] int64 rows, and [B, N] bool, false where padded."""
+def padding(counts: list[int], multiple: int = 1) -> tuple[Tensor, Tensor]:
+    """Where the items of each sample lie among all items: [B, N] int64 rows, and [B, N] bool, false where padded.
+
+    N is the largest count, rounded up to a multiple of `multiple`.
+    """
     count = torch.tensor(counts)
-    column = torch.arange(max(counts, default=0))
+    column = torch.arange(-(-max(counts, default=0) // multiple) * multiple)
     present = column < count[:, None]
     return torch.where(present, (count.cumsum(0) - count)[:, None] + column, 0), present
 

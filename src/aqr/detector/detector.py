@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from aqr.config import Config
 from aqr.detector.coding import Detections, decode
 from aqr.detector.denoising import NoisedQueries, attention_mask, noised_queries
 from aqr.detector.heatmap import HeatmapHead, bev_targets, heatmap_loss, image_targets
+from aqr.detector.lidar_encoder import LidarEncoder
 from aqr.detector.losses import denoising_losses, set_losses
 from aqr.detector.parts import build_parts
 from aqr.detector.position import inverse
@@ -92,6 +95,7 @@ class Detector(nn.Module):
         settings = config.detector
         dim, pc_range = settings.hidden_dim, settings.pc_range
         self.settings = settings
+        self._compiled = False
         self.register_buffer("pc_range", torch.tensor(pc_range), persistent=False)
         self.register_buffer("code_weights", torch.tensor(settings.loss.code_weights), persistent=False)
         parts = build_parts(config)
@@ -150,7 +154,8 @@ class Detector(nn.Module):
         image_size = (batch.images.shape[-2], batch.images.shape[-1])
         bev = images = None
         if self.lidar_encoder is not None:
-            bev = self.lidar_encoder(batch.points, batch.point_sample, len(batch))
+            points, sample = self._varies(batch.points, 0), self._varies(batch.point_sample, 0)
+            bev = self.lidar_encoder(points, sample, len(batch))
         if self.image_encoder is not None and batch.images.shape[1]:
             images = self.image_encoder(batch.images)
         lidar2img = batch.lidar2img if images is not None else batch.lidar2img[:, :0]
@@ -168,15 +173,12 @@ class Detector(nn.Module):
             routed = self.aqr(query_embed, real, bev, images, lidar2img, image_size, bev_position, image_position)
             seen_bev, seen_images = routed.bev, routed.images
 
-        noised = None
-        if self.training:
-            noised = noised_queries(
-                batch.boxes, batch.labels, batch.box_counts, self.pc_range, self.settings.denoising, generator
-            )
+        noised = self._noised(batch, generator) if self.training else None
         references, mask, count = real, None, real.shape[1]
         if noised is not None:
             references = torch.cat([real, noised.reference_points], 1)
-            query_embed = torch.cat([query_embed, self.position(noised.reference_points, lidar2img, image_size)], 1)
+            places = self._varies(noised.reference_points, 1)
+            query_embed = torch.cat([query_embed, self.position(places, lidar2img, image_size)], 1)
             mask = attention_mask(count, noised)
         log_weights = None if routed is None else routed.log_weights
         solo = self.training and self.settings.loss.solo > 0 and bev is not None and images is not None
@@ -195,8 +197,10 @@ class Detector(nn.Module):
             tokens.append((seen_images.permute(0, 1, 3, 4, 2), image_position))
         if log_weights is not None:
             log_weights = log_weights[..., int(seen_bev is None) : 1 + int(seen_images is not None)]
-        states = self.decoder.read(query_embed, tokens, mask, log_weights)
-        logits, codes = self.heads(states, references)
+        if mask is not None:
+            mask = self._varies(mask, mask.dim() - 2, mask.dim() - 1)
+        states = self.decoder.read(self._varies(query_embed, 1), tokens, mask, log_weights)
+        logits, codes = self.heads(self._varies(states, 2), self._varies(references, 1))
         alone = None
         if solo:
             alone = Predictions(*(solo_parts(found, count) for found in (logits, codes)))
@@ -216,6 +220,36 @@ class Detector(nn.Module):
             else None,
             finite=batch.points.isfinite().all(),
         )
+
+    def compile_parts(self, backend: str | Callable[..., Any] = "inductor") -> None:
+        """Compile encoders, position embeddings, decoder and heads in place with `torch.compile`.
+
+        The first steps then take a minute or two, later ones less time each. What a batch leaves open (how many points
+        and boxes it has) stays open in the compiled code. Names and values of parameters stay as they are.
+
+        Args:
+            backend: of `torch.compile`.
+        """
+        self._compiled = True
+        # CMT's sparse convolutions have shapes that depend on the points.
+        lidar = self.lidar_encoder if isinstance(self.lidar_encoder, LidarEncoder) else None
+        parts = [lidar, self.image_encoder, self.position, self.position.bev, self.position.ray]
+        for part in (*parts, self.decoder, self.heads):
+            if part is not None:
+                part.compile(backend=backend)
+
+    def _varies(self, tensor: Tensor, *dims: int) -> Tensor:
+        """Tell the compiler, where there is one, which dimensions differ from batch to batch."""
+        if self._compiled and self.training:
+            for dim in dims:
+                torch._dynamo.maybe_mark_dynamic(tensor, dim)
+        return tensor
+
+    def _noised(self, batch: Batch, generator: torch.Generator | None) -> NoisedQueries | None:
+        # Attention masks whose length is always the same modulo 8 need one compiled form.
+        multiple = 8 if self._compiled else 1
+        truth = batch.boxes, batch.labels, batch.box_counts
+        return noised_queries(*truth, self.pc_range, self.settings.denoising, generator, multiple)
 
     def losses(self, output: DetectorOutput, batch: Batch) -> dict[str, Tensor]:
         """Weighted losses, whose sum is to be minimised; NaN where the batch held a point that is not finite.

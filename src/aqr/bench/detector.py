@@ -1,0 +1,166 @@
+"""How long a training step of the whole detector takes, and how long it takes from tensors on the GPU to boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from aqr.batch import Batch
+from aqr.bench.inputs import random_batch
+from aqr.bench.results import Row, Section
+from aqr.bench.timing import Clock, Timing
+from aqr.config import Config, parse
+from aqr.detector import Detector
+from aqr.training.module import autocast
+from aqr.training.optimizer import adamw
+
+TARGET_STEP = 50.0
+TARGET_LATENCY = 6.0
+TARGET_SHARE = 2.0
+TARGET_MEMORY = 200.0
+BATCH = 4
+BOXES = 30
+POINTS = 250_000
+PARTS = ["forward", "losses", "backward", "optimizer"]
+
+REDUCED = {
+    "num_query": 200,
+    "num_layers": 2,
+    "hidden_dim": 64,
+    "feedforward_dim": 128,
+    "lidar": {"pillars": [128, 128], "channels": [32, 64], "blocks": [1, 1], "strides": [2, 2], "out_stride": 4},
+    "image": {"options": {"hidden_sizes": [32, 64, 128, 256], "depths": [1, 1, 1, 1]}},
+}
+REDUCED_POINTS = 20_000
+
+
+def detector_config(reduced: bool, aqr: bool) -> Config:
+    """ResNet-50 at 320 x 800 with frozen norms, BEV map 128 x 128, six layers; or a small one for CPUs."""
+    detector = REDUCED if reduced else {"image": {"freeze_norm": True}}
+    image = {"size": [64, 160]} if reduced else {}
+    return parse({"detector": detector, "data": {"image": image}, "aqr": {"enabled": aqr}}, "benchmark")
+
+
+class TrainingStep:
+    """One step as `aqr train` takes it: forward, losses, backward, one look at the numbers, clipping, AdamW.
+
+    Args:
+        config: of the detector.
+        batch: on the device.
+        compiled: whether the detector runs compiled.
+    """
+
+    def __init__(self, config: Config, batch: Batch, compiled: bool) -> None:
+        torch.manual_seed(0)
+        self.config = config
+        self.batch = batch
+        self.detector = Detector(config).to(batch.device).train()
+        if compiled:
+            self.detector.compile_parts()
+        self.optimizer = adamw(self.detector, config.train)
+        self.parameters = [p for p in self.detector.parameters() if p.requires_grad]
+        self.generator = torch.Generator(batch.device).manual_seed(0)
+
+    def __call__(self, mark: Callable[[str], None]) -> None:
+        precision = self.config.train.precision if self.batch.device.type == "cuda" else "32"
+        with autocast(self.batch.device, precision):
+            output = self.detector(self.batch, generator=self.generator)
+            mark("forward")
+            losses = self.detector.losses(output, self.batch)
+        del output
+        mark("losses")
+        loss = torch.stack([value.float() for value in losses.values()]).sum()
+        torch.autograd.backward(loss)
+        mark("backward")
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        torch.stack([loss.detach(), norm.float(), *(value.detach().float() for value in losses.values())]).tolist()
+        torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.train.grad_clip, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        mark("optimizer")
+
+
+def training_step(clock: Clock, compiled: bool, alone: float | None) -> Section:
+    """Without and with AQR.
+
+    Args:
+        clock: of the device.
+        compiled: whether the detector runs compiled.
+        alone: what AQR takes by itself, milliseconds.
+    """
+    reduced = clock.device.type != "cuda"
+    samples = 1 if reduced else BATCH
+    how = "compiled" if compiled else "not compiled"
+    size = "a reduced detector on this CPU, no sign of a GPU's speed" if reduced else "ResNet-50, 320 × 800, BEV 128²"
+    section = Section(f"Training step, {size}, B {samples}, {how}")
+    whole: dict[bool, Timing] = {}
+    peaks: dict[bool, float | None] = {}
+    for aqr in (False, True):
+        config = detector_config(reduced, aqr)
+        points = REDUCED_POINTS if reduced else POINTS
+        step = TrainingStep(config, random_batch(config, samples, BOXES, points).to(clock.device), compiled)
+        parts = clock.time_parts(step, PARTS, warm_up=1 if reduced else 5)
+        whole[aqr] = parts["whole"]
+        peaks[aqr] = clock.peak_mb(lambda step=step: step(lambda name: None))  # type: ignore[misc]
+        name = "with AQR" if aqr else "without AQR"
+        goal = TARGET_STEP if aqr and not reduced else None
+        section.rows.append(_row(f"step {name}", whole[aqr], goal))
+        section.rows += [_row(f"  {part}", parts[part]) for part in PARTS]
+        del step
+    share = 100 * (whole[True].median / whole[False].median - 1)
+    goal = None if reduced else TARGET_SHARE
+    section.rows.append(Row("AQR's share of the step, from the two steps", share, "%", goal))
+    if alone is not None and not reduced:
+        share = 100 * alone / whole[True].median
+        section.rows.append(Row("AQR alone over the step with it", share, "%", TARGET_SHARE))
+    without, with_aqr = peaks[False], peaks[True]
+    if without is not None and with_aqr is not None:
+        section.rows.append(Row("peak memory without AQR", without, "MB"))
+        section.rows.append(Row("extra peak memory of AQR", with_aqr - without, "MB", TARGET_MEMORY))
+    section.remarks.append("Noise as images: the speed of convolutions and attention does not depend on it.")
+    return section
+
+
+def latency(clock: Clock, compiled: bool) -> Section:
+    """One sample, from tensors on the device to boxes in host memory."""
+    reduced = clock.device.type != "cuda"
+    size = "a reduced detector on this CPU" if reduced else "ResNet-50, 320 × 800, BEV 128²"
+    section = Section(f"Inference, {size}, B 1, from tensors on the device to boxes in host memory")
+    goal = None if reduced else TARGET_LATENCY
+    for aqr in (False, True):
+        config = detector_config(reduced, aqr)
+        points = REDUCED_POINTS if reduced else POINTS
+        batch = random_batch(config, 1, 0, points).to(clock.device)
+        name = "with AQR" if aqr else "without AQR"
+        torch.manual_seed(0)
+        detector = Detector(config).to(clock.device).eval()
+        precision = "32" if reduced else config.train.precision
+
+        @torch.no_grad()
+        def eager(detector: Detector = detector, batch: Batch = batch, precision: str = precision) -> object:
+            with autocast(batch.device, precision):
+                return detector.decode(detector(batch))
+
+        section.rows.append(_row(f"{name}, as it is", clock.time(eager), goal if aqr else None))
+        if reduced:
+            continue
+        for kind in ("CUDA graph", *(["compiled, CUDA graph"] if compiled else [])):
+            if kind.startswith("compiled"):
+                detector.compile_parts()
+            try:
+                graphed = detector.graphed(batch, precision)
+                timing = clock.time(lambda graphed=graphed, batch=batch: graphed(batch))  # type: ignore[misc]
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())[:160]
+                section.rows.append(Row(f"{name}, {kind}", None, note=f"failed: {reason}"))
+            else:
+                section.rows.append(_row(f"{name}, {kind}", timing, goal if aqr else None))
+    if reduced:
+        section.remarks.append("Not measured without a GPU: the CUDA graph and the full size.")
+    return section
+
+
+def _row(what: str, timing: Timing, target: float | None = None) -> Row:
+    return Row(what, timing.median, "ms", target, None, timing.low, timing.high, timing.runs)
