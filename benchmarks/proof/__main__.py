@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -14,19 +15,22 @@ from benchmarks.proof.plan import FULL, TOY, Place
 
 SCORING_SECONDS: Final = 75.0
 """Kept of a lease for starting a process and for scoring a detector."""
+PACKING_SECONDS: Final = 15.0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.proof")
-    parser.add_argument("stage", choices=("data", "base", "lease-base"))
+    parser.add_argument("stage", choices=("data", "base", "arms", "lease-base", "lease-arms"))
     parser.add_argument("--work", type=Path, default=Path("/tmp/proof"), help="synthetic world and caches (30 GB)")
     parser.add_argument("--out", type=Path, required=True, help="results")
     parser.add_argument("--toy", action="store_true", help="a size that a CPU can do in minutes")
     parser.add_argument("--workers", type=int, default=None, help="processes of the data stage")
     parser.add_argument("--arm", default="none")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--arms", default="none", help="lease-base: arms to train from scratch, side by side")
-    parser.add_argument("--seconds", type=float, default=None, help="base: for training; lease-*: for everything")
+    parser.add_argument("--arms", default="", help="arms to run; lease-base: from scratch, side by side")
+    parser.add_argument("--base", type=Path, default=None, help="arms: weights that all start from")
+    parser.add_argument("--parallel", type=int, default=7, help="lease-arms: processes on the GPU")
+    parser.add_argument("--seconds", type=float, default=None, help="base: for training; others: for everything")
     parser.add_argument("--home", type=Path, default=None, help="lease-*: folder for the few files to bring home")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
@@ -39,8 +43,14 @@ def main() -> int:
         from benchmarks.proof.base import train_base
 
         train_base(place, arguments.arm, arguments.seconds, arguments.seed)
+    elif arguments.stage == "arms":
+        from benchmarks.proof.finetune import work
+
+        work(place, arguments.base, arguments.arms.split(",") if arguments.arms else None, arguments.seconds)
     elif arguments.stage == "lease-base":
         lease_base(place, arguments)
+    elif arguments.stage == "lease-arms":
+        lease_arms(place, arguments)
     return 0
 
 
@@ -51,12 +61,27 @@ def lease_base(place: Place, arguments: argparse.Namespace) -> None:
     data = start_data(place, arguments.toy, deadline)
     left = deadline - time.monotonic() - SCORING_SECONDS
     stages = [
-        Stage(f"base-{arm}", ("base", "--arm", arm, "--seconds", f"{left:.0f}")) for arm in arguments.arms.split(",")
+        Stage(f"base-{arm}", ("base", "--arm", arm, "--seconds", f"{left:.0f}"))
+        for arm in (arguments.arms or "none").split(",")
     ]
     run_all(stages, place, arguments.toy, len(stages), deadline)
     if data.poll() is None:
         data.kill()
     bring_home(place, arguments.home or place.work / "home", "base")
+
+
+def lease_arms(place: Place, arguments: argparse.Namespace) -> None:
+    """Data where they are missing, then arms in several processes for what is left of the time."""
+    deadline = time.monotonic() + arguments.seconds
+    data = start_data(place, arguments.toy, deadline)
+    while data.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    shutil.rmtree(place.work / "claims", ignore_errors=True)
+    left = deadline - time.monotonic() - PACKING_SECONDS
+    command = ("arms", "--base", str(arguments.base), "--arms", arguments.arms, "--seconds", f"{left:.0f}")
+    stages = [Stage(f"arms-{number}", command) for number in range(arguments.parallel)]
+    run_all(stages, place, arguments.toy, len(stages), deadline - PACKING_SECONDS)
+    bring_home(place, arguments.home or place.work / "home", "arms")
 
 
 if __name__ == "__main__":

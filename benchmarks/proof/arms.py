@@ -6,8 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from benchmarks.proof.faults import Faults, FaultyDetector
+from benchmarks.proof.supervision import alive, evidence
+from benchmarks.proof.training import ExtraLosses
+
 from aqr.config import Config
 from aqr.detector import Detector
+
+BASELINE: Final = "none"
+SOLO: Final = 0.5
+ATTENTION_CLAMP: Final = 20.0
 
 
 @dataclass(frozen=True)
@@ -17,32 +25,111 @@ class Arm:
     Attributes:
         says: what it is, for people.
         aqr: the `aqr` section of its config.
+        solo: `detector.loss.solo`.
+        faults: of the original that it has; None for none.
+        extra: losses of its own.
+        seeds: how many seeds it is to be run with.
     """
 
     says: str
     aqr: Mapping[str, Any] = field(default_factory=lambda: {"enabled": False})
+    solo: float = 0.0
+    faults: Faults | None = None
+    extra: ExtraLosses | None = None
+    seeds: int = 1
+
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """What its config says otherwise than the baseline's."""
+        return {"aqr": dict(self.aqr), "detector": {"loss": {"solo": self.solo}}}
 
 
-def _aqr(clamp: float, residual: float, gate: bool, parameterisation: str = "sigmoid") -> dict[str, Any]:
+def _features(
+    clamp: float, residual: float, gate: bool, parameterisation: str = "sigmoid", form: str = "convex"
+) -> dict[str, Any]:
     return {
         "enabled": True,
         "parameterisation": parameterisation,
         "renderer": {"max_weight_clamp": clamp},
-        "modulator": {"residual_weight": residual, "form": "convex", "gate": gate},
+        "modulator": {"residual_weight": residual, "form": form, "gate": gate},
     }
 
 
+def _attention(context: bool = False, per_layer: bool = False) -> dict[str, Any]:
+    return {
+        "enabled": True,
+        "target": "attention",
+        "router": {"context": context, "per_layer": per_layer},
+        "renderer": {"max_weight_clamp": ATTENTION_CLAMP},
+    }
+
+
+_ORIGINAL: Final = _features(2.5, 0.6, gate=False, form="additive")
+_MENDED: Final = _features(2.5, 0.6, gate=False)
+
 ARMS: Final = {
-    "none": Arm("no AQR"),
-    "sigmoid-2.5-0.6": Arm("sigmoid 2.5 + 0.6, mended, no gate", _aqr(2.5, 0.6, gate=False)),
-    "sigmoid-2.0-0.65": Arm("sigmoid 2.0 + 0.65, mended, no gate", _aqr(2.0, 0.65, gate=False)),
-    "sigmoid-2.0-0.70": Arm("sigmoid 2.0 + 0.70, mended, no gate", _aqr(2.0, 0.7, gate=False)),
-    "sigmoid-gated": Arm("sigmoid 2.5 + 0.6 behind a gate", _aqr(2.5, 0.6, gate=True)),
-    "centered": Arm("centered 2.5 + 0.6, no gate", _aqr(2.5, 0.6, gate=False, parameterisation="centered")),
-    "centered-gated": Arm("centered 2.5 + 0.6 behind a gate", _aqr(2.5, 0.6, gate=True, parameterisation="centered")),
+    BASELINE: Arm("no AQR", seeds=5),
+    "original": Arm("the original, 2.5 + 0.6, all faults", _ORIGINAL, faults=Faults(), seeds=3),
+    "sigmoid": Arm("the seed's sigmoid 2.5 + 0.6, faults mended, no gate", _MENDED, seeds=3),
+    "sigmoid-gated": Arm("sigmoid 2.5 + 0.6 behind a gate", _features(2.5, 0.6, gate=True), seeds=3),
+    "attention": Arm("weights in attention", _attention(), seeds=3),
+    "attention-context": Arm(
+        "weights in attention, by layer, the router knows each sensor as a whole",
+        _attention(context=True, per_layer=True),
+        seeds=3,
+    ),
+    "none-solo": Arm("no AQR, queries that read one sensor alone", solo=SOLO, seeds=3),
+    "experts": Arm(
+        "weights in attention as attention-context, solo queries, weights told which sensor was right",
+        _attention(context=True, per_layer=True),
+        solo=SOLO,
+        extra=evidence,
+        seeds=3,
+    ),
+    "centered": Arm(
+        "centered 2.5 + 0.6, no gate", _features(2.5, 0.6, gate=False, parameterisation="centered"), seeds=2
+    ),
+    "alive": Arm(
+        "weights in attention as attention-context, told which sensor is dead",
+        _attention(context=True, per_layer=True),
+        extra=alive,
+        seeds=2,
+    ),
+    "attention-solo": Arm(
+        "weights in attention as attention-context, solo queries",
+        _attention(context=True, per_layer=True),
+        solo=SOLO,
+        seeds=2,
+    ),
+    "mend-cut": Arm("the original, but weights learn", _ORIGINAL, faults=Faults(cut=False), seeds=2),
+    "mend-leak": Arm(
+        "the original, but denoising queries are not rendered", _ORIGINAL, faults=Faults(leak=False), seeds=2
+    ),
+    "mend-pile": Arm(
+        "the original, but invisible queries are not drawn", _ORIGINAL, faults=Faults(pile=False), seeds=2
+    ),
+    "mend-additive": Arm("the original, but convex", _MENDED, faults=Faults(), seeds=2),
+    "mend-start": Arm(
+        "the original, but behind a gate that starts at zero",
+        _features(2.5, 0.6, gate=True, form="additive"),
+        faults=Faults(),
+        seeds=2,
+    ),
+    "sigmoid-2.0-0.65": Arm("sigmoid 2.0 + 0.65, mended, no gate", _features(2.0, 0.65, gate=False), seeds=2),
+    "sigmoid-2.0-0.70": Arm("sigmoid 2.0 + 0.70, mended, no gate", _features(2.0, 0.7, gate=False), seeds=2),
+    "centered-gated": Arm(
+        "centered 2.5 + 0.6 behind a gate", _features(2.5, 0.6, gate=True, parameterisation="centered")
+    ),
+    "centered-strong": Arm("centered 8 + 0, no gate", _features(8.0, 0.0, gate=False, parameterisation="centered")),
 }
 
 
 def build(name: str, config: Config) -> Detector:
     """The detector of an arm, with random weights."""
-    return Detector(config)
+    faults = ARMS[name].faults
+    return Detector(config) if faults is None else FaultyDetector(config, faults)
+
+
+def schedule() -> list[tuple[str, int]]:
+    """All runs, arm and seed: every arm once before any is run again."""
+    most = max(arm.seeds for arm in ARMS.values())
+    return [(name, seed) for seed in range(most) for name, arm in ARMS.items() if seed < arm.seeds]

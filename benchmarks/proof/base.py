@@ -45,7 +45,7 @@ def train_base(place: Place, arm: str, seconds: float | None, seed: int = 0) -> 
     settings = config(
         place,
         seed=seed,
-        aqr=ARMS[arm].aqr,
+        **ARMS[arm].sections(),
         train={
             "steps": steps,
             "lr": LR,
@@ -60,7 +60,7 @@ def train_base(place: Place, arm: str, seconds: float | None, seed: int = 0) -> 
     folder = RunFolder(place.out / "runs" / f"base-{arm}")
     shutil.rmtree(folder.path, ignore_errors=True)
     batches = stream(place.cache(TRAIN), base_order(steps, place.scale.cached_steps), device)
-    effort = fit(detector, settings, batches, folder, device=device, seconds=seconds)
+    effort = fit(detector, settings, batches, folder, device=device, seconds=seconds, extra=ARMS[arm].extra)
     result: dict[str, Any] = {"arm": arm, "seed": seed, "effort": asdict(effort), "device": name_of_device(device)}
     path = place.out / f"base-{arm}.json"
     write_json(path, result)

@@ -54,13 +54,18 @@ def pack(batch: Batch, reach: float) -> dict[str, Any]:
 
 def unpack(values: dict[str, Any], device: torch.device) -> Batch:
     """The inverse of `pack`, on a device; frames say nothing."""
-    on_device = {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in values.items()
-    }
+    on_device = {name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)}
     steps = torch.tensor(POINT_STEP, device=device)
-    points = on_device.pop("points").float() * steps
-    return Batch(points=points, frames=[_NOWHERE] * len(values["point_counts"]), **on_device)
+    return Batch(
+        points=on_device["points"].float() * steps,
+        point_counts=values["point_counts"],
+        images=on_device["images"],
+        lidar2img=on_device["lidar2img"],
+        boxes=on_device["boxes"],
+        labels=on_device["labels"],
+        box_counts=values["box_counts"],
+        frames=[_NOWHERE] * len(values["point_counts"]),
+    )
 
 
 def save(path: Path, values: dict[str, Any]) -> None:

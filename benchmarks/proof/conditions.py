@@ -16,7 +16,6 @@ import torch
 from benchmarks.proof.batches import load, unpack
 from benchmarks.proof.data import chunk_path, chunks, rows_of
 from benchmarks.proof.plan import Place, conditions, name_of
-from torch import Tensor
 
 from aqr.batch import Batch, Frame
 from aqr.config import Config
@@ -25,8 +24,8 @@ from aqr.data.index import open_index
 from aqr.data.samples import frame_of
 from aqr.detector import Detector
 from aqr.detector.detector import DetectorOutput
-from aqr.scoring import GroundTruth, evaluate, load_ground_truth
-from aqr.scoring.bootstrap import draw_scenes, resample
+from aqr.scoring import GroundTruth, Metrics, evaluate, load_ground_truth
+from aqr.scoring.bootstrap import Resampled, draw_scenes, resample
 from aqr.taxonomy import CLASSES
 from aqr.training.evaluation import evaluation_precision, in_global_frame
 from aqr.training.inference import SampleDetections
@@ -97,6 +96,7 @@ class Scores:
         class_ap: [K, 10] in the order of `aqr.taxonomy.CLASSES`.
         resampled: [K, R] mAP of R resamples of the scenes, drawn alike for every detector.
         resampled_nds: [K, R].
+        clean: the devkit's metrics_summary.json of the first condition.
     """
 
     names: list[str]
@@ -105,6 +105,7 @@ class Scores:
     class_ap: Floats
     resampled: Floats
     resampled_nds: Floats
+    clean: dict[str, Any]
 
     def summary(self) -> dict[str, Any]:
         """mAP and NDS by condition, and AP by class, for JSON."""
@@ -144,7 +145,7 @@ def score(
     draws = draw_scenes(scenes, split.place.scale.resamples, seed=0)
     begin = time.perf_counter()
     with ThreadPoolExecutor(scorers) as pool:
-        results: list[Future[tuple[float, float, Floats, Floats, Floats]]] = []
+        results: list[Future[tuple[Metrics, Resampled]]] = []
         for condition in wanted:
             found: list[SampleDetections] = []
             for samples, batch in split.batches(condition, device):
@@ -167,18 +168,19 @@ def score(
         detected - begin,
         time.perf_counter() - detected,
     )
-    mean_ap, nds, class_ap, resampled, resampled_nds = (np.array(column) for column in zip(*rows, strict=True))
-    return Scores([name_of(condition) for condition in wanted], mean_ap, nds, class_ap, resampled, resampled_nds)
+    return Scores(
+        names=[name_of(condition) for condition in wanted],
+        mean_ap=np.array([metrics.mean_ap for metrics, _ in rows]),
+        nds=np.array([metrics.nds for metrics, _ in rows]),
+        class_ap=np.array([metrics.ap.mean(axis=1) for metrics, _ in rows]),
+        resampled=np.array([resampled.mean_ap for _, resampled in rows]),
+        resampled_nds=np.array([resampled.nds for _, resampled in rows]),
+        clean=rows[0][0].summary(),
+    )
 
 
 def _score(
     truth: GroundTruth, found: list[SampleDetections], draws: npt.NDArray[np.int64]
-) -> tuple[float, float, Floats, Floats, Floats]:
+) -> tuple[Metrics, Resampled]:
     metrics = evaluate(truth, in_global_frame(found))
-    resampled = resample(metrics, draws)
-    return metrics.mean_ap, metrics.nds, metrics.ap.mean(axis=1), resampled.mean_ap, resampled.nds
-
-
-def tensors_of(output: DetectorOutput) -> tuple[Tensor, Tensor] | None:
-    """LiDAR and camera weights [B, Q] of a detector with AQR."""
-    return None if output.aqr is None else (output.aqr.lidar_weights, output.aqr.camera_weights)
+    return metrics, resample(metrics, draws)

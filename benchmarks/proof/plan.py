@@ -127,18 +127,19 @@ def name_of(condition: Failure | None) -> str:
     return "clean" if condition is None else str(condition)
 
 
-def config(place: Place, **sections: dict[str, Any]) -> Config:
+def config(place: Place, seed: int = 0, **sections: dict[str, Any]) -> Config:
     """The detector of `aqr demo` without AQR, on the synthetic world, with sensors that fail in training.
 
     Args:
         place: where the world lies.
+        seed: of the run.
         sections: settings that differ, by section: `aqr={"enabled": True}`.
     """
     augmentation = [
         {"name": kind.name, "probability": OTHER_FAILURES} for kind in KINDS if kind.name not in ("lidar_drop",)
     ]
     base = configuration.load(ASSETS / "small.yaml", SHRUNK if place.scale.small else ()).model_dump()
-    changes: dict[str, dict[str, Any]] = {
+    changes: dict[str, Any] = {
         "data": {
             "root": place.world,
             "version": place.scale.version,
@@ -151,6 +152,7 @@ def config(place: Place, **sections: dict[str, Any]) -> Config:
                 "augmentation": augmentation,
             },
         },
+        "seed": seed,
         "aqr": {"enabled": False},
         "train": {"precision": "bf16"},
     }

@@ -94,7 +94,7 @@ def fit(
             if extra is not None:
                 losses |= extra(detector, output, batch)
         loss = torch.stack([value.float() for value in losses.values()]).sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
