@@ -122,7 +122,25 @@ class Failures(Section):
         return self
 
 
+class SynthWorld(Section):
+    """A world that is rendered while it is learned from, where `data.kind` is synth: the one that `aqr synth` writes
+    with the same settings and `data.version`."""
+
+    preset: Literal["tiny", "small", "full"] = "small"
+    """Length of scenes, spacing of LiDAR sweeps, and size of the images as they would be on disk. Pictures are taken at
+    the size and zoom that the network sees."""
+    scenes: Count = 100
+    """About one in five is for validation."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the world, whatever the run's."""
+    weather: tuple[Literal["Clear day", "Cloudy day", "Day, rain", "Night", "Night, after rain", "Day, fog"], ...] = ()
+    """Kinds of weather that occur; all if empty."""
+
+
 class Data(Section):
+    kind: Literal["nuscenes", "synth"] = "nuscenes"
+    """Samples from the nuScenes-format folder `root`, or rendered as `synth` says, on the GPU where there is one."""
+    synth: SynthWorld = SynthWorld()
     root: Path = Path("data/nuscenes")
     version: str = "v1.0-trainval"
     train_split: str = "train"
@@ -482,6 +500,8 @@ class Train(Section):
     weight_decay: NonNegative = 0.01
     grad_clip: Positive = 35.0
     precision: Annotated[Literal["32", "bf16", "16"], BeforeValidator(str)] = "bf16"
+    compile: bool = False
+    """Compile the detector with torch.compile: the first steps take minutes, the others less time. For GPUs."""
     devices: Count = 1
     log_every: Count = 50
     stats_every: Count = 1000

@@ -12,6 +12,7 @@ from aqr.bench.results import Row, Section
 from aqr.bench.timing import Clock, Timing
 from aqr.config import Config, parse
 from aqr.detector import Detector
+from aqr.detector.graph import GraphedDetector
 from aqr.training.module import autocast
 from aqr.training.optimizer import adamw
 
@@ -147,10 +148,8 @@ def latency(clock: Clock, compiled: bool) -> Section:
         if reduced:
             continue
         for kind in ("CUDA graph", *(["compiled, CUDA graph"] if compiled else [])):
-            if kind.startswith("compiled"):
-                detector.compile_parts()
             try:
-                graphed = detector.graphed(batch, precision)
+                graphed = GraphedDetector(detector, batch, precision, compiled=kind.startswith("compiled"))
                 timing = clock.time(lambda graphed=graphed, batch=batch: graphed(batch))  # type: ignore[misc]
             except RuntimeError as error:
                 reason = " ".join(str(error).split())[:160]

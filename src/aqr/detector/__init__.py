@@ -2,5 +2,6 @@
 
 from aqr.detector.coding import Detections, attribute_names
 from aqr.detector.detector import Detector, DetectorOutput, Predictions
+from aqr.detector.graph import GraphedDetector
 
-__all__ = ["Detections", "Detector", "DetectorOutput", "Predictions", "attribute_names"]
+__all__ = ["Detections", "Detector", "DetectorOutput", "GraphedDetector", "Predictions", "attribute_names"]

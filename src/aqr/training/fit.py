@@ -35,6 +35,7 @@ MAY_CHANGE: Final = frozenset(
         "train.stats_every",
         "train.checkpoint_every",
         "train.val_every",
+        "train.compile",
         "train.init_from",
     }
 )
@@ -86,6 +87,8 @@ def train(
         if trainer.is_global_zero and folder.holds_run() and not resume:
             raise InputError(f"{folder.path}: already holds a run; continue it with --resume or name another --run-dir")
         module, notes = _module(config, checkpoint)
+        if config.train.compile:
+            module.detector.compile_parts()
         loader = train_loader(config, trainer.global_rank, trainer.world_size, module.step)
         evaluation = Evaluation.of(config, trainer.global_rank, trainer.world_size, loader.dataset.index)
         evaluation.check()

@@ -56,7 +56,8 @@ def detect(
     try:
         for batch in batches:
             on_device = batch.to(device)
-            with autocast(device, precision):
+            # Compiled for training; another mode and other batch sizes are not worth compiling again.
+            with autocast(device, precision), torch.compiler.set_stance("force_eager"):
                 decoded = detector.decode(detector(on_device))
             for frame, detections in zip(batch.frames, decoded, strict=True):
                 found[frame.sample_token] = SampleDetections(

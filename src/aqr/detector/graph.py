@@ -1,0 +1,165 @@
+"""Inference as one CUDA graph: the whole detector in a single launch."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from aqr.batch import Batch
+from aqr.detector.coding import Detections, select, unpack
+from aqr.detector.decoder import Decoder
+from aqr.detector.detector import Detector
+from aqr.detector.image_encoder import ImageEncoder
+from aqr.detector.lidar_encoder import LidarEncoder
+
+NOWHERE: Final = 1e6
+"""Metres; a point there belongs to no pillar."""
+SPARE_POINTS: Final = 1.25
+"""Room for points, as a multiple of those of the first batch."""
+WARM_UPS: Final = 3
+
+DTYPES: Final = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
+
+
+@dataclass
+class _Inputs(Batch):
+    """A batch whose tensors stay where they are; `sample` stands for what `point_counts` would say."""
+
+    sample: Tensor
+
+    @property
+    def point_sample(self) -> Tensor:
+        return self.sample
+
+
+class GraphedDetector:
+    """A detector in evaluation mode, frozen, for batches of one size on one GPU.
+
+    Launching a thousand small kernels one by one takes longer than running them. A CUDA graph launches them at once,
+    and needs every shape to be known: points are padded to a fixed number, images keep their size. The weights are a
+    copy, rounded to the precision once instead of in every call; later training does not reach it.
+
+    Where there is no GPU the same computation runs without a graph.
+
+    Args:
+        detector: with pillars; CMT's sparse convolutions have no fixed shape.
+        example: a batch like those to come: its number of samples and cameras, its image size, about its points.
+        precision: 32, bf16 or 16.
+        max_points: of a whole batch; by default a quarter more than the example has.
+        compiled: whether the copy is compiled first, which takes a minute or two.
+
+    Raises:
+        ValueError: where the detector has no fixed shapes.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        example: Batch,
+        precision: str,
+        max_points: int | None = None,
+        compiled: bool = False,
+    ) -> None:
+        if detector.lidar_encoder is not None and not isinstance(detector.lidar_encoder, LidarEncoder):
+            raise ValueError("a detector with sparse convolutions cannot be captured; its shapes depend on the points")
+        self._detector = _rounded(detector, DTYPES[precision])
+        if compiled:
+            self._detector.compile_parts()
+        self._precision = precision
+        device = example.device
+        room = max_points or int(SPARE_POINTS * example.points.shape[0]) + 1
+        self._inputs = _Inputs(
+            points=torch.full((room, example.points.shape[1]), NOWHERE, device=device),
+            point_counts=[],
+            images=example.images.clone(memory_format=torch.contiguous_format),
+            lidar2img=example.lidar2img.clone(),
+            boxes=example.boxes[:0],
+            labels=example.labels[:0],
+            box_counts=[0] * len(example),
+            frames=example.frames,
+            sample=torch.zeros(room, dtype=torch.int64, device=device),
+        )
+        self._filled = room
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._load(example)
+        if device.type == "cuda":
+            self._capture(device)
+
+    def __call__(self, batch: Batch) -> list[Detections]:
+        """Detect.
+
+        Args:
+            batch: as many samples, cameras and pixels as the example, points within the room for them.
+
+        Returns:
+            One Detections per sample.
+
+        Raises:
+            ValueError: where the batch is of another size.
+        """
+        self._load(batch)
+        if self._graph is None:
+            return unpack(self._run())
+        self._graph.replay()
+        return unpack(self._found.cpu())
+
+    def _load(self, batch: Batch) -> None:
+        held, count = self._inputs, batch.points.shape[0]
+        for name in ("images", "lidar2img"):
+            wanted, given = getattr(held, name).shape, getattr(batch, name).shape
+            if wanted != given:
+                raise ValueError(f"{name} must be {list(wanted)}, not {list(given)}; make a GraphedDetector for these")
+        if count > held.points.shape[0]:
+            raise ValueError(f"{count} points are more than the {held.points.shape[0]} that there is room for")
+        held.images.copy_(batch.images)
+        held.lidar2img.copy_(batch.lidar2img)
+        held.points[:count].copy_(batch.points)
+        held.sample[:count].copy_(batch.point_sample)
+        held.points[count : self._filled].fill_(NOWHERE)
+        self._filled = count
+
+    @torch.no_grad()
+    def _run(self) -> Tensor:
+        detector = self._detector
+        dtype = DTYPES[self._precision]
+        with torch.autocast(self._inputs.device.type, dtype or torch.bfloat16, dtype is not None):
+            last = detector(self._inputs).queries
+            return select(
+                last.logits[-1],
+                last.codes[-1],
+                detector.pc_range,
+                detector.settings.max_detections,
+                detector.center_range,
+            )
+
+    def _capture(self, device: torch.device) -> None:
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                self._run()
+        torch.cuda.current_stream(device).wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._found = self._run()
+
+
+def _rounded(detector: Detector, dtype: torch.dtype | None) -> Detector:
+    """A copy for evaluation whose weights have the dtype in which autocast would use them."""
+    frozen = copy.deepcopy(detector).eval().requires_grad_(False)
+    if dtype is None:
+        return frozen
+    halved: list[nn.Module] = [frozen.decoder] if isinstance(frozen.decoder, Decoder) else []
+    if isinstance(frozen.image_encoder, ImageEncoder):
+        halved.append(frozen.image_encoder)
+    if isinstance(frozen.lidar_encoder, LidarEncoder):
+        halved += [*frozen.lidar_encoder.stages, *frozen.lidar_encoder.laterals, frozen.lidar_encoder.shared_conv]
+    for part in halved:
+        for module in part.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                module.to(dtype)
+    return frozen
