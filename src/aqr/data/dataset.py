@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
+from aqr.batch import Frame
 from aqr.config import Data, Sensors
-from aqr.data.augment import draw_bev, draw_image, randomness
+from aqr.data.augment import Matrix, draw_bev, draw_image, randomness
 from aqr.data.failures.alignment import Keyframes
 from aqr.data.failures.drawing import draw_harm
 from aqr.data.failures.harm import Corruption, Harm
-from aqr.data.images import place
+from aqr.data.images import ImageTransform, PictureChange, place, read_image
 from aqr.data.index import Index, open_index
-from aqr.data.points import FIELDS, load_points
+from aqr.data.points import FIELDS, load_points, read_scan
 from aqr.data.samples import Sample, frame_of, lidar_boxes, load_images, projection
 from aqr.data.sampling import Draw
 from aqr.errors import InputError
@@ -26,6 +27,34 @@ from aqr.taxonomy import CLASSES
 log = logging.getLogger(__name__)
 
 PcRange = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one presentation of a sample shows, drawn before any sensor is read.
+
+    Attributes:
+        row: of the sample in the index.
+        images: V rows of its images.
+        transforms: V, of the images.
+        lidar2img: [V, 4, 4] from the unmoved LiDAR frame to transformed pixels.
+        boxes: [N, 9] in the unmoved LiDAR frame, and labels: [N].
+        num_pts: [N] points in each box.
+        frame: where and when.
+        harm: what fails.
+        movement: [4, 4] BEV augmentation.
+    """
+
+    row: int
+    images: list[int]
+    transforms: list[ImageTransform]
+    lidar2img: npt.NDArray[np.float64]
+    boxes: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    num_pts: npt.NDArray[np.int64]
+    frame: Frame
+    harm: Harm | None
+    movement: Matrix | None
 
 
 class NuScenesDataset(Dataset[Sample]):
@@ -99,7 +128,10 @@ class NuScenesDataset(Dataset[Sample]):
         Raises:
             InputError: if a file of the sample is missing or broken.
         """
-        draw = key if isinstance(key, Draw) else Draw(int(key), self.epoch, 0)
+        return self.read(self.plan(key if isinstance(key, Draw) else Draw(int(key), self.epoch, 0)))
+
+    def plan(self, draw: Draw) -> Plan:
+        """What a presentation of a sample will show."""
         row = int(self.rows[draw.sample])
         augment = self.training and self.data.augment
         random = randomness(self.seed, draw.epoch, draw.sample, draw.repeat)
@@ -107,7 +139,6 @@ class NuScenesDataset(Dataset[Sample]):
         truth = self.index.ground_truth(np.array([row]))
         images = self.image_rows[draw.sample].tolist()
         harm = self._harm(row, random)
-        scanned, pictured = self._sources(row, images, harm)
         config = self.data.image
         sizes = [(int(height), int(width)) for height, width in self.index.images.size[images]]
         transforms = [draw_image(config, s, random) if augment else place(s, config.size) for s in sizes]
@@ -115,29 +146,56 @@ class NuScenesDataset(Dataset[Sample]):
         for camera, (image, transform) in enumerate(zip(images, transforms, strict=True)):
             lidar2img[camera] = projection(self.index, image, frame.lidar_to_global)
             lidar2img[camera, :3] = transform.matrix @ lidar2img[camera, :3]
-        boxes = lidar_boxes(truth, frame.lidar_to_global)
+        return Plan(
+            row=row,
+            images=images,
+            transforms=transforms,
+            lidar2img=lidar2img if harm is None else harm.projections(lidar2img),
+            boxes=lidar_boxes(truth, frame.lidar_to_global),
+            labels=truth.label,
+            num_pts=truth.num_pts,
+            frame=frame,
+            harm=harm,
+            movement=draw_bev(self.data.bev, random) if augment else None,
+        )
+
+    def read(self, plan: Plan) -> Sample:
+        """The sample of a plan.
+
+        Raises:
+            InputError: if a file of the sample is missing or broken.
+        """
+        harm = plan.harm
+        scanned, pictured = self._sources(plan.row, plan.images, harm)
         sweep_change = None if harm is None else harm.sweep_change()
-        picture_change = None if harm is None else harm.picture_change(len(images))
+        picture_change = None if harm is None else harm.picture_change(len(plan.images))
         points = _no_points()
         if self.sensors.lidar:
-            points = load_points(self.index, scanned, self.data.sweeps, sweep_change)
+            points = load_points(self.index, scanned, self.data.sweeps, sweep_change, self.scan)
         if harm is not None:
-            points = harm.points(points, boxes)
-            lidar2img = harm.projections(lidar2img)
-        sample = Sample(
-            points=points,
-            images=load_images(self.index, pictured, transforms, config.size, picture_change),
-            lidar2img=lidar2img,
-            boxes=boxes,
-            labels=truth.label,
-            frame=frame,
+            points = harm.points(points, plan.boxes)
+        size = self.data.image.size
+        return self.put_together(
+            plan, points, load_images(pictured, plan.transforms, size, self.picture, picture_change)
         )
-        if augment:
-            sample = sample.moved(draw_bev(self.data.bev, random))
+
+    def scan(self, row: int) -> npt.NDArray[np.float32]:
+        """Points of a LiDAR sweep as stored; see `aqr.data.points.read_scan`."""
+        return read_scan(self.index.root / self.index.scans.path[row].decode())
+
+    def picture(self, row: int, transform: ImageTransform, change: PictureChange | None) -> npt.NDArray[np.uint8]:
+        """An image, transformed; see `aqr.data.images.read_image`."""
+        return read_image(self.index.root / self.index.images.path[row].decode(), transform, change)
+
+    def put_together(self, plan: Plan, points: npt.NDArray[np.float32], images: npt.NDArray[np.uint8]) -> Sample:
+        """The sample of a plan from what its sensors say: moved as a whole, and filtered for training."""
+        sample = Sample(points, images, plan.lidar2img, plan.boxes, plan.labels, plan.frame)
+        if plan.movement is not None:
+            sample = sample.moved(plan.movement)
         if self.training:
             centre = sample.boxes[:, CENTER]
             inside = ((centre >= self.pc_range[:3]) & (centre <= self.pc_range[3:])).all(axis=1)
-            keep = inside & (truth.num_pts > 0)
+            keep = inside & (plan.num_pts > 0)
             sample = replace(sample, boxes=sample.boxes[keep], labels=sample.labels[keep])
         return sample
 

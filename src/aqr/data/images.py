@@ -18,6 +18,8 @@ from PIL import Image
 
 from aqr.errors import InputError
 
+PictureChange = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]
+
 
 @dataclass(frozen=True)
 class ImageTransform:
@@ -72,7 +74,7 @@ def place(
 def read_image(
     path: Path,
     transform: ImageTransform,
-    change: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]] | None = None,
+    change: PictureChange | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Decode and transform an image.
 
@@ -91,10 +93,7 @@ def read_image(
         InputError: if the file is missing, no image, truncated, or of another size than the tables say.
     """
     height, width = transform.source
-    (tall, wide), (rows, columns) = transform.resized, transform.size
-    left, right = max(0, transform.left), min(wide, transform.left + columns)
-    top, bottom = max(0, transform.top), min(tall, transform.top + rows)
-    result = np.zeros((rows, columns, 3), dtype=np.uint8)
+    tall, wide = transform.resized
     try:
         with Image.open(path) as image:
             if image.size != (width, height):
@@ -108,20 +107,40 @@ def read_image(
             whole = image if image.mode == "RGB" else image.convert("RGB")
             if change is not None:
                 whole = Image.fromarray(change(np.array(whole)))
-            if left < right and top < bottom:
-                box = (left * across, top * down, min(right * across, whole.width), min(bottom * down, whole.height))
-                part = whole.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)
-                covered = (
-                    slice(top - transform.top, bottom - transform.top),
-                    slice(left - transform.left, right - transform.left),
-                )
-                result[covered] = np.asarray(part)
+            return transformed(whole, transform, across, down)
     except FileNotFoundError:
         raise InputError(
             f"{path}: the image is missing; restore it, or remove its camera from sensors.cameras"
         ) from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: the image cannot be decoded ({error}); restore the file") from None
+
+
+def transformed(
+    whole: Image.Image, transform: ImageTransform, across: float | None = None, down: float | None = None
+) -> npt.NDArray[np.uint8]:
+    """[3, H, W] uint8 of an RGB picture.
+
+    Args:
+        whole: the picture, possibly smaller than `transform.source`.
+        transform: what to make of it.
+        across: pixels of `whole` per pixel of the resized image, left to right; None for a picture of the full size.
+        down: the same, top to bottom.
+    """
+    across = transform.source[1] / transform.resized[1] if across is None else across
+    down = transform.source[0] / transform.resized[0] if down is None else down
+    (tall, wide), (rows, columns) = transform.resized, transform.size
+    left, right = max(0, transform.left), min(wide, transform.left + columns)
+    top, bottom = max(0, transform.top), min(tall, transform.top + rows)
+    result = np.zeros((rows, columns, 3), dtype=np.uint8)
+    if left < right and top < bottom:
+        box = (left * across, top * down, min(right * across, whole.width), min(bottom * down, whole.height))
+        part = whole.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)
+        covered = (
+            slice(top - transform.top, bottom - transform.top),
+            slice(left - transform.left, right - transform.left),
+        )
+        result[covered] = np.asarray(part)
     if transform.flip:
         result = result[:, ::-1]
     return np.ascontiguousarray(result.transpose(2, 0, 1))

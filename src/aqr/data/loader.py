@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -17,6 +17,9 @@ from aqr.data.samples import Sample, collate
 from aqr.data.sampling import Draw, TrainingBatches, TrainingOrder
 from aqr.errors import InputError
 
+if TYPE_CHECKING:
+    from aqr.data.synthetic import Rendered
+
 
 class Batches:
     """Batches in a fixed order, whatever the number of workers.
@@ -24,7 +27,7 @@ class Batches:
     An `InputError` met by a worker is raised here as it is, without the worker's traceback around it.
     """
 
-    def __init__(self, loader: DataLoader[Any], dataset: NuScenesDataset) -> None:
+    def __init__(self, loader: DataLoader[Any] | Rendered, dataset: NuScenesDataset) -> None:
         self._loader = loader
         self.dataset = dataset
 
@@ -81,15 +84,7 @@ def train_loader(
     Raises:
         InputError: where the data set cannot be used, at once or while iterating; or has nothing to train on.
     """
-    dataset = NuScenesDataset(
-        config.data,
-        config.sensors,
-        config.data.train_split,
-        training=True,
-        pc_range=config.detector.pc_range,
-        seed=config.seed,
-        index=index,
-    )
+    dataset = _open(config, config.data.train_split, True, index, None)
     presence = dataset.class_presence()
     if not presence.any():
         raise InputError(
@@ -98,7 +93,7 @@ def train_loader(
         )
     order = TrainingOrder(len(dataset), config.seed, presence if config.data.cbgs else None)
     batches = TrainingBatches(order, config.data.batch_size, config.train.steps, rank, world_size, start_step)
-    return Batches(_loader(config, dataset, batch_sampler=batches), dataset)
+    return Batches(_loader(config, dataset, batches), dataset)
 
 
 def eval_loader(
@@ -122,23 +117,40 @@ def eval_loader(
     Raises:
         InputError: where the data set cannot be used, at once or while iterating.
     """
-    dataset = NuScenesDataset(
+    dataset = _open(config, split or config.data.val_split, False, index, corruption)
+    own = range(rank, len(dataset), world_size)
+    size = config.data.batch_size
+    batches = [[Draw(sample, 0, 0) for sample in own[first : first + size]] for first in range(0, len(own), size)]
+    return Batches(_loader(config, dataset, batches), dataset)
+
+
+def _open(
+    config: Config, split: str, training: bool, index: Index | None, corruption: Corruption | None
+) -> NuScenesDataset:
+    if config.data.kind == "synth":
+        from aqr.data.synthetic import SyntheticDataset  # only now: most runs do without
+
+        return SyntheticDataset(config, split, training=training, index=index, corruption=corruption)
+    return NuScenesDataset(
         config.data,
         config.sensors,
-        split or config.data.val_split,
-        training=False,
+        split,
+        training=training,
         pc_range=config.detector.pc_range,
         seed=config.seed,
         index=index,
         corruption=corruption,
     )
-    own = range(rank, len(dataset), world_size)
-    size = config.data.batch_size
-    batches = [list(own[first : first + size]) for first in range(0, len(own), size)]
-    return Batches(_loader(config, dataset, batch_sampler=batches), dataset)
 
 
-def _loader(config: Config, dataset: NuScenesDataset, batch_sampler: Any) -> DataLoader[Any]:
+def _loader(
+    config: Config, dataset: NuScenesDataset, batch_sampler: TrainingBatches | list[list[Draw]]
+) -> DataLoader[Any] | Rendered:
+    if config.data.kind == "synth":
+        from aqr.data.synthetic import Rendered, SyntheticDataset
+
+        assert isinstance(dataset, SyntheticDataset)
+        return Rendered(dataset, batch_sampler, len(batch_sampler))
     workers = config.data.workers
     return DataLoader(
         _Careful(dataset),

@@ -56,7 +56,11 @@ def read_scan(path: Path) -> Points:
 
 
 def load_points(
-    index: Index, sample: int, sweeps: int = MAX_SWEEPS, change: Callable[[int, Points], Points] | None = None
+    index: Index,
+    sample: int,
+    sweeps: int = MAX_SWEEPS,
+    change: Callable[[int, Points], Points] | None = None,
+    read: Callable[[int], Points] | None = None,
 ) -> Points:
     """Points of a keyframe and of up to `sweeps` sweeps before it, as the ego motion displaced them.
 
@@ -68,6 +72,7 @@ def load_points(
         sample: row of the sample.
         sweeps: number of earlier sweeps; fewer are used where fewer exist.
         change: makes of a sweep's number, counted from the keyframe, and its points as stored what is used instead.
+        read: gives the points of a row of `Scans` as stored; by default those of its file.
 
     Returns:
         [P, 5] x, y, z (m), intensity, time lag (s, 0 for the keyframe); keyframe first, then latest sweep first.
@@ -79,7 +84,7 @@ def load_points(
     global_to_key = index.scan_to_global(key).inverse()
     clouds = []
     for number, scan in enumerate([key, *index.sweeps(sample, sweeps)]):
-        stored = read_scan(index.root / index.scans.path[scan].decode())
+        stored = read_scan(index.root / index.scans.path[scan].decode()) if read is None else read(scan)
         stored = stored if change is None else change(number, stored)
         stored = stored[(abs(stored[:, X]) >= EGO_RADIUS) | (abs(stored[:, Y]) >= EGO_RADIUS)]
         cloud = np.empty((len(stored), FIELDS), dtype=np.float32)

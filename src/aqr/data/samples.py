@@ -12,7 +12,7 @@ import torch
 
 from aqr.batch import Batch, Frame
 from aqr.data.augment import Matrix, move_boxes, move_points, move_projections
-from aqr.data.images import ImageTransform, read_image
+from aqr.data.images import ImageTransform, PictureChange
 from aqr.data.index import GroundTruth, Index
 from aqr.geometry import BOX_DIM, CENTER, SIZE, VELOCITY, YAW, Pose
 
@@ -91,15 +91,16 @@ def projection(index: Index, image: int, lidar_to_global: Pose) -> npt.NDArray[n
 
 
 def load_images(
-    index: Index,
     images: Sequence[int],
     transforms: Sequence[ImageTransform],
     size: tuple[int, int],
+    read: Callable[[int, ImageTransform, PictureChange | None], npt.NDArray[np.uint8]],
     change: Callable[[int, npt.NDArray[np.uint8]], npt.NDArray[np.uint8]] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """[V, 3, H, W] images of V rows, transformed.
 
-    `change` makes of an image's place among the V and its picture [h, w, 3] what is transformed instead.
+    `read` gives the image of a row as `aqr.data.images.read_image` does. `change` makes of an image's place among the V
+    and its picture [h, w, 3] what is transformed instead.
 
     Raises:
         InputError: if a file is missing, broken or of another size than the tables say.
@@ -107,7 +108,7 @@ def load_images(
     stack = np.empty((len(images), 3, *size), dtype=np.uint8)
     for place, (image, transform) in enumerate(zip(images, transforms, strict=True)):
         own = None if change is None else partial(change, place)
-        stack[place] = read_image(index.root / index.images.path[image].decode(), transform, own)
+        stack[place] = read(image, transform, own)
     return stack
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,6 +28,11 @@ _EPOCH_US = 1_530_000_000_000_000
 _SCENE_GAP_US = 3_600_000_000
 
 
+def draw(job: SceneJob) -> tuple[Stage, tuple[Camera, ...]]:
+    """The scene of a job and the rig of its vehicle."""
+    return draw_scene((job.seed, job.number), job.preset.keyframes, job.weather), draw_rig(job.random(0))
+
+
 def record(job: SceneJob, out: Path, on_keyframe: Callable[[], None], device: str = "cpu") -> Tables:
     """Simulate a scene, write its sensor files under `out` and return its table rows.
 
@@ -36,15 +42,21 @@ def record(job: SceneJob, out: Path, on_keyframe: Callable[[], None], device: st
         on_keyframe: called after each keyframe.
         device: `cpu` renders with NumPy, any other name with PyTorch there.
     """
-    return _Recorder(job, out, device).run(on_keyframe)
+    stage, rig = draw(job)
+    return _Recorder(job, stage, rig, _sensors(job, stage, rig, device), out).run(on_keyframe)
+
+
+def describe(job: SceneJob, stage: Stage, rig: tuple[Camera, ...], sensors: Sensors) -> Tables:
+    """The rows of a scene whose sensor files are not written; its pictures need not hold images."""
+    return _Recorder(job, stage, rig, sensors, None).run(lambda: None)
 
 
 class _Recorder:
-    def __init__(self, job: SceneJob, out: Path, device: str) -> None:
+    def __init__(
+        self, job: SceneJob, stage: Stage, rig: tuple[Camera, ...], sensors: Sensors, out: Path | None
+    ) -> None:
         self.job, self.out, self.preset = job, out, job.preset
-        self.stage: Stage = draw_scene((job.seed, job.number), job.preset.keyframes)
-        self.rig = draw_rig(job.random(0))
-        self.sensors = _sensors(job, self.stage, self.rig, device)
+        self.stage, self.rig, self.sensors = stage, rig, sensors
         self.start_us = _EPOCH_US + job.number * _SCENE_GAP_US
         self.rows: Tables = {
             name: []
@@ -85,7 +97,7 @@ class _Recorder:
             "location": place,
         }
         filename = f"maps/{self.token('map')}.png"
-        _write(self.out / filename, self._map_png())
+        self._write(filename, self._map_png)
         self.rows["log"].append(log)
         self.rows["map"].append(
             {
@@ -154,14 +166,20 @@ class _Recorder:
             "camera_intrinsic": intrinsic,
         }
 
-    def _sensor_data(self, channel: str, keyframe: int, time_us: int, is_key: bool, data: bytes) -> Row:
+    def _write(self, filename: str, data: Callable[[], bytes]) -> None:
+        if self.out is not None:
+            path = self.out / filename
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data())
+
+    def _sensor_data(self, channel: str, keyframe: int, time_us: int, is_key: bool, data: Callable[[], bytes]) -> Row:
         """Write one sensor file, its ego pose and its row."""
         camera = channel != LIDAR
         stamp = self.start_us + time_us
         ending = "jpg" if camera else "pcd.bin"
         folder = "samples" if is_key else "sweeps"
         filename = f"{folder}/{channel}/synth-{self.job.seed}-{self.job.number:04d}__{channel}__{stamp}.{ending}"
-        _write(self.out / filename, data)
+        self._write(filename, data)
         name = self.token("sample_data", channel, time_us)
         ego = self.stage.to_global @ self.stage.ego(time_us * 1e-6)
         self.rows["ego_pose"].append(
@@ -197,12 +215,17 @@ class _Recorder:
     def _keyframe(self, k: int) -> None:
         time_us = keyframe_us(k)
         times = [*sweep_times_us(k, self.preset.sweeps), time_us]
-        for at, points in zip(times, self.sensors.sweeps(times), strict=True):
-            self._sensor_data(LIDAR, k, at, at == time_us, points.tobytes())
+        sweeps = iter(self.sensors.sweeps(times if self.out is not None else [time_us]))
+        points = np.empty((0, 5), dtype=np.float32)
+        for at in times:
+            if self.out is not None or at == time_us:
+                points = next(sweeps)
+            self._sensor_data(LIDAR, k, at, at == time_us, points.tobytes)
         pictures = self.sensors.pictures(time_us)
-        for camera, image in zip(self.rig, pictures.images, strict=True):
-            data = _encoded(Image.fromarray(image), "JPEG", quality=90)
-            self._sensor_data(camera.channel, k, time_us + camera.delay_us, True, data)
+        for number, camera in enumerate(self.rig):
+            self._sensor_data(
+                camera.channel, k, time_us + camera.delay_us, True, partial(_jpeg, pictures.images, number)
+            )
         self.rows["sample"].append(
             {
                 "token": self.token("sample", k),
@@ -270,6 +293,12 @@ class _Recorder:
             )
 
 
+def moment_of(timestamp: int) -> tuple[int, int]:
+    """Number of the scene, and microseconds from its start, of a timestamp."""
+    number = (timestamp - _EPOCH_US + _SCENE_GAP_US // 2) // _SCENE_GAP_US
+    return number, timestamp - _EPOCH_US - number * _SCENE_GAP_US
+
+
 def keyframe_us(k: int) -> int:
     """Time of a keyframe, microseconds from the scene's start."""
     return round(k * KEYFRAME_S * 1e6)
@@ -300,6 +329,5 @@ def _encoded(image: Image.Image, form: str, **options: int) -> bytes:
     return buffer.getvalue()
 
 
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+def _jpeg(images: Sequence[npt.NDArray[np.uint8]], number: int) -> bytes:
+    return _encoded(Image.fromarray(images[number]), "JPEG", quality=90)

@@ -20,18 +20,19 @@ _ENOUGH: Final = 4
 """Echoes that make an object count as seen here; sensor noise differs in the recording."""
 
 
-def draw_scene(seed: tuple[int, ...], keyframes: int) -> Stage:
+def draw_scene(seed: tuple[int, ...], keyframes: int, weather: tuple[str, ...] = ()) -> Stage:
     """The first of the scenes of a seed in which every class has echoes within its scoring range.
 
     Args:
         seed: the scene's own numbers.
         keyframes: length of the scene.
+        weather: kinds of weather that it may have; all if empty.
 
     Raises:
         RuntimeError: if 50 scenes in a row lack a class.
     """
     for attempt in range(_ATTEMPTS):
-        stage = build_stage((*seed, attempt), keyframes)
+        stage = build_stage((*seed, attempt), keyframes, weather)
         if not _unseen(stage, keyframes):
             return stage
     raise RuntimeError(f"no scene of seed {seed} shows all classes")

@@ -27,11 +27,13 @@ class SceneJob:
         name: official scene name.
         seed: of the world; scene seeds derive from it and the scene's number, which no other scene has.
         preset: sizes.
+        weather: kinds of weather that it may have; all if empty.
     """
 
     name: str
     seed: int
     preset: Preset
+    weather: tuple[str, ...] = ()
 
     @property
     def number(self) -> int:

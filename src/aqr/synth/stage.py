@@ -91,14 +91,16 @@ class Stage:
         )
 
 
-def build_stage(seed: tuple[int, ...], keyframes: int) -> Stage:
-    """Draw a scene; the same seed and length give the same scene."""
+def build_stage(seed: tuple[int, ...], keyframes: int, kinds: tuple[str, ...] = ()) -> Stage:
+    """Draw a scene; the same seed and length give the same scene. `kinds` of weather are allowed, all if empty."""
     rng = np.random.default_rng(np.random.SeedSequence(seed))
     duration = (keyframes - 1) * KEYFRAME_S
     layout = draw_layout(rng, 11.0 * duration)
     street = build_street(layout, rng)
     traffic = populate(layout, duration, rng)
     weather = draw_weather(rng)
+    while kinds and weather.words not in kinds:
+        weather = draw_weather(rng)
     left_hand = bool(rng.random() < 0.5)
     if left_hand:
         street, traffic = _mirror_street(street), _mirror_traffic(traffic)

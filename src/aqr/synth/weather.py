@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating]
+
+
+KINDS: Final = {
+    "Clear day": 0.4,
+    "Cloudy day": 0.2,
+    "Day, rain": 0.13,
+    "Night": 0.14,
+    "Night, after rain": 0.05,
+    "Day, fog": 0.08,
+}
+"""Kinds of weather and how often they occur."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +64,8 @@ def draw_weather(rng: np.random.Generator) -> Weather:
     """Six in ten scenes are clear or cloudy days; the others night, rain, rain at night or fog."""
     kind = str(
         rng.choice(
-            ["Clear day", "Cloudy day", "Day, rain", "Night", "Night, after rain", "Day, fog"],
-            p=[0.4, 0.2, 0.13, 0.14, 0.05, 0.08],
+            list(KINDS),
+            p=list(KINDS.values()),
         )
     )
     azimuth, height = float(rng.uniform(-np.pi, np.pi)), float(np.radians(rng.uniform(25, 65)))

@@ -13,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +26,7 @@ from aqr.synth.presets import PRESETS, Preset, PresetName, scene_names
 from aqr.synth.recorder import record, sensor_files
 from aqr.synth.sensors import SceneJob
 from aqr.synth.tables import Tables, merge
+from aqr.synth.weather import KINDS
 
 Progress = Callable[[int, int], None]
 
@@ -48,6 +49,7 @@ def write_world(
     version: str | None = None,
     workers: int | None = None,
     device: str = "cpu",
+    weather: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> None:
     """Write a synthetic world as a nuScenes v1.0 data set.
@@ -65,6 +67,7 @@ def write_world(
             process.
         device: `cpu` renders with NumPy, `cuda` on the GPUs of this machine, where rounding differs: a few pixels and
             echoes are others, and a world begun on one is not continued on the other.
+        weather: kinds of weather that occur, of `aqr.synth.weather.KINDS`; all if empty.
         progress: called with (keyframes done, keyframes in all) as the work goes on, from one thread at a time.
 
     Raises:
@@ -79,10 +82,15 @@ def write_world(
     devices = ["cpu"] if device == "cpu" else gpus(device)
     size = PRESETS[preset]
     version, names = scene_names(size.scenes if scenes is None else scenes, version)
-    jobs = [SceneJob(name, seed, size) for name in names]
+    unknown = [kind for kind in weather if kind not in KINDS]
+    if unknown:
+        raise InputError(f"weather {unknown[0]!r} is unknown; choose among {', '.join(map(repr, KINDS))}")
+    jobs = [SceneJob(name, seed, size, tuple(weather)) for name in names]
     settings = {"recipe": RECIPE, "seed": seed, "preset": preset, "version": version, "scenes": names}
     if device != "cpu":
         settings["device"] = "cuda"
+    if weather:
+        settings["weather"] = list(weather)
     try:
         _open(out, version, settings)
         if not (out / version).exists():
@@ -238,7 +246,8 @@ def job_from_json(line: str) -> SceneJob:
     """The inverse of `json.dumps(asdict(job))`."""
     values = json.loads(line)
     preset = values["preset"]
-    return SceneJob(values["name"], values["seed"], Preset(**preset | {"image_size": tuple(preset["image_size"])}))
+    size = Preset(**preset | {"image_size": tuple(preset["image_size"])})
+    return SceneJob(values["name"], values["seed"], size, tuple(values["weather"]))
 
 
 def _publish(jobs: list[SceneJob], out: Path, version: str) -> None:
@@ -251,14 +260,19 @@ def _publish(jobs: list[SceneJob], out: Path, version: str) -> None:
     folder = out / f".{version}.partial"
     if folder.exists():
         shutil.rmtree(folder)
+    write_tables(parts, folder)
+    folder.rename(out / version)
+    shutil.rmtree(out / _SCENES)
+
+
+def write_tables(parts: list[Tables], folder: Path) -> None:
+    """Write the 13 tables of scenes into a new folder."""
     folder.mkdir()
     for name, values in merge(parts).items():
         with (folder / f"{name}.json").open("w", encoding="utf-8") as file:
             json.dump(values, file, indent=0)
             file.flush()
             os.fsync(file.fileno())
-    folder.rename(out / version)
-    shutil.rmtree(out / _SCENES)
 
 
 def _rows_path(out: Path, job: SceneJob) -> Path:

@@ -11,14 +11,10 @@ import torch
 from torch import Tensor
 
 from aqr.synth.device.cast import FACES, Views, cast
-from aqr.synth.device.pool import Moments, Pool, lidar_poses, turns
+from aqr.synth.device.pool import Moments, Pool, constant, dot, lidar_poses, turned, turns
 from aqr.synth.device.views import eyes_at, lidar_views
 from aqr.synth.lidar import (
-    BEAMS,
-    COLUMNS,
-    LENGTHS,
     RAY_COUNT,
-    RAYS,
     REACH,
     Noise,
     draw_drops,
@@ -60,13 +56,14 @@ def sweeps(
     lost = ~torch.isfinite(distance) | (upload([noise.chance for noise in noises]) > chance)
     metres = torch.where(lost, upload([n.stray for n in noises]), distance + upload([n.metres for n in noises]))
     rest = _draw_rest(metres, noises, randoms, executor)
-    metres = torch.where(upload([late[0] for late in rest]) > 0, upload([late[0] for late in rest]), metres)
+    back = upload([late[0] for late in rest])
+    metres = torch.where(back > 0, back, metres)
     intensity = strength * (60 + 110 * strength) * torch.where(shiny, 2.5, 1.0) + upload([late[1] for late in rest])
-    rays = torch.from_numpy(RAYS).to(pool.device)
+    rays = constant("rays", pool.device)
     points = torch.empty(len(moments), RAY_COUNT, 5, device=pool.device)
-    points[..., :3] = rays * (metres / torch.from_numpy(LENGTHS).to(pool.device))[..., None]
+    points[..., :3] = rays * (metres / constant("lengths", pool.device))[..., None]
     points[..., 3] = torch.where(lost, intensity * 0.3, intensity).floor().clamp(0, 255)
-    points[..., 4] = torch.arange(BEAMS, device=pool.device).repeat(COLUMNS)
+    points[..., 4] = constant("beams", pool.device)
     return points
 
 
@@ -102,7 +99,7 @@ def _echoes(
     """Distance (inf for none), chance of an echo, its strength, and whether the surface is retroreflective."""
     hits = cast(views)
     inverse, code = hits.inverse.mT.flatten(1), hits.code.mT.flatten(1).long()
-    rays, length = torch.from_numpy(RAYS).to(pool.device), torch.from_numpy(LENGTHS).to(pool.device)
+    rays, length = constant("rays", pool.device), constant("lengths", pool.device)
     hit = inverse > 1 / REACH
     distance = torch.where(hit, length / torch.where(hit, inverse, 1.0), torch.inf)
 
@@ -110,19 +107,18 @@ def _echoes(
     solid, face = code.clamp(min=0) // FACES, code.clamp(min=0) % FACES
     on_solid = code >= 0
     turn = torch.from_numpy(rotation).to(pool.device)
-    normals = (moments.normals[b, solid, face] @ turn).float()
-    up = torch.tensor([0.0, 0.0, 1.0], device=pool.device)
-    normals = torch.where(on_solid[..., None], normals, up)
-    slope = (normals * rays).sum(-1).abs() / length
+    normals = turned(moments.normals[b, solid, face], turn.mT[:, None]).float()
+    upward = torch.where(on_solid, normals[..., 2], 1.0)
+    slope = torch.where(on_solid, dot(normals, rays), rays[:, 2]).abs() / length
 
     scene = moments.scene[:, None]
     texture = pool.texture[scene, solid]
     ground = ~on_solid | (texture == Texture.GROUND)
     reflectivity = torch.where(on_solid, pool.reflectivity[scene, solid], 0.0)
-    spots = (rays / inverse.clamp(min=1 / REACH)[..., None]).double() @ turn.mT
+    spots = turned((rays / inverse.clamp(min=1 / REACH)[..., None]).double(), turn[:, None])
     spots = spots + torch.from_numpy(translation).to(pool.device)[:, None]
     reflectivity = torch.where(ground & hit, _ground_reflectivity(pool, moments, spots), reflectivity)
-    glass = ~ground & (texture == Texture.GLASSHOUSE) & (normals[..., 2] < 0.7)
+    glass = ~ground & (texture == Texture.GLASSHOUSE) & (upward < 0.7)
     weathers = [pool.casts[place].weather for place, _ in moments.shots]
     extinction, wet = (
         torch.tensor(values, dtype=torch.float32).to(pool.device, non_blocking=True)[:, None]

@@ -4,25 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from aqr.synth.lidar import ROOF
+from aqr.geometry import BOX_EDGES
+from aqr.synth.camera import GRAIN
+from aqr.synth.lidar import BEAMS, COLUMN_RAYS, COLUMNS, LENGTHS, RAYS, ROOF, ROW_RAYS, TANGENTS
 from aqr.synth.rig import LIDAR_TO_EGO, Camera
+from aqr.synth.shading import GRAINS, HASH
 from aqr.synth.shadows import ShadowPainter
 from aqr.synth.solids import MAX_PLANES, Solids
 from aqr.synth.stage import Stage
+from aqr.synth.street import GROUND_CELL
 from aqr.synth.traffic import STEP, Track
 from aqr.synth.weather import Weather
 
 Floats = npt.NDArray[np.floating]
 
-LEVELS = 4
+LEVELS: Final = 4
 """Resolutions of the painted ground."""
+
+_TABLES: Final[dict[str, npt.NDArray[Any]]] = {
+    "beams": np.tile(np.arange(BEAMS, dtype=np.float32), COLUMNS),
+    "column_rays": COLUMN_RAYS,
+    "edges": np.array(BOX_EDGES),
+    "grain": GRAIN,
+    "ground_grains": np.array([per_metre for per_metre, _ in GRAINS] + [0.0], dtype=np.float32),
+    "ground_contrast": np.array([contrast for _, contrast in GRAINS] + [0.0], dtype=np.float32),
+    "ground_scale": np.array([1 / (GROUND_CELL * 2**level) for level in range(LEVELS)], dtype=np.float32),
+    "hash": HASH,
+    "lengths": LENGTHS,
+    "rays": RAYS,
+    "row_rays": ROW_RAYS,
+    "tangents": TANGENTS,
+}
+
+
+@lru_cache(maxsize=64)
+def constant(name: str, device: torch.device) -> Tensor:
+    """A table of the NumPy renderer on a device."""
+    return torch.from_numpy(_TABLES[name]).to(device)
+
+
+def turned(vectors: Tensor, rotation: Tensor) -> Tensor:
+    """Vectors [..., 3] through matrices [..., 3, 3], dimension by dimension.
+
+    A matrix product would depend on how large the batch is and on whether training allows TF32.
+    """
+    first, second, third = vectors.unbind(-1)
+    return (
+        first[..., None] * rotation[..., 0] + second[..., None] * rotation[..., 1] + third[..., None] * rotation[..., 2]
+    )
 
 
 class Shot(NamedTuple):
@@ -188,7 +225,7 @@ class Pool:
         cos, sin = torch.cos(frames[..., 3]), torch.sin(frames[..., 3])
         zero, one = torch.zeros_like(cos), torch.ones_like(cos)
         turn = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], -1).reshape(*cos.shape, 3, 3)
-        normals = self._normals[scene] @ turn.mT
+        normals = turned(self._normals[scene], turn[:, :, None])
         shift = frames[..., :3]
         return Moments(
             shots=tuple(shots),
@@ -197,9 +234,14 @@ class Pool:
             ego=ego,
             frames=frames,
             normals=normals,
-            offsets=self._offsets[scene] + (normals @ shift[..., None])[..., 0],
-            corners=self._corners[scene] @ turn.mT + shift[..., None, :],
+            offsets=self._offsets[scene] + dot(normals, shift[:, :, None]),
+            corners=turned(self._corners[scene], turn[:, :, None]) + shift[..., None, :],
         )
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Scalar products of vectors [..., 3]."""
+    return a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
 
 
 def lidar_poses(ego: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

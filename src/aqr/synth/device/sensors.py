@@ -18,8 +18,16 @@ from aqr.synth.stage import Stage
 class DeviceSensors:
     """Sensors on a device; see `aqr.synth.sensors.Sensors`."""
 
-    def __init__(self, job: SceneJob, stage: Stage, rig: tuple[Camera, ...], device: torch.device | str) -> None:
-        self.job, self.rig = job, rig
+    def __init__(
+        self,
+        job: SceneJob,
+        stage: Stage,
+        rig: tuple[Camera, ...],
+        device: torch.device | str,
+        coloured: bool = True,
+    ) -> None:
+        """Sensors of a scene; pictures hold no images unless they are to be `coloured`."""
+        self.job, self.rig, self._coloured = job, rig, coloured
         self._actors = len(stage.traffic.actors)
         self._renderer = Renderer(Pool([stage], [rig], device), threads=1)
 
@@ -34,10 +42,15 @@ class DeviceSensors:
             Sight(0, camera, size, np.eye(3), self.job.picture_random(time_us, camera))
             for camera in range(len(self.rig))
         ]
-        images, look = self._renderer.pictures(moments, self._renderer.shadows(moments), sights, size, count=True)
+        images: list[npt.NDArray[np.uint8]] = []
+        if self._coloured:
+            taken, look = self._renderer.pictures(moments, self._renderer.shadows(moments), sights, size, count=True)
+            images = list(taken.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+        else:
+            look = self._renderer.look(moments, sights, size)
         assert look is not None
         return Pictures(
-            list(images.permute(0, 2, 3, 1).contiguous().cpu().numpy()),
+            images,
             look.visible.sum(axis=0)[: self._actors],
             look.silhouette.sum(axis=0)[: self._actors],
         )

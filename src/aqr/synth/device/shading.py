@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +16,11 @@ import torch
 from torch import Tensor
 
 from aqr.synth.device.cast import FACES, Hits, Views
-from aqr.synth.device.pool import LEVELS, Moments, Pool
+from aqr.synth.device.pool import LEVELS, Moments, Pool, constant, dot, turned
 from aqr.synth.device.shadows import CELLS, Shadows
 from aqr.synth.device.views import Eyes
-from aqr.synth.shading import GRAINS, HASH
 from aqr.synth.shadows import CELL
 from aqr.synth.solids import Texture
-from aqr.synth.street import GROUND_CELL
 
 Vector = tuple[Tensor, Tensor, Tensor]
 
@@ -146,9 +145,9 @@ def shade(
 def _seen(views: Views, hits: Hits, eyes: Eyes) -> tuple[Vector, Tensor, Vector]:
     """Unit directions to the points that pixels show, their distance, and the points."""
     rotation, origin = eyes.rotation.float(), eyes.translation.float()
-    across, down = views.columns @ rotation.mT, views.rows @ rotation.mT
+    across, down = turned(views.columns, rotation[:, None]), turned(views.rows, rotation[:, None])
     rays = across[:, None] + down[:, :, None]
-    length = torch.linalg.vector_norm(rays, dim=-1)
+    length = dot(rays, rays).sqrt()
     reach = length / hits.inverse.clamp(min=1e-6)
     x, y, z = (rays[..., i] / length for i in range(3))
     px, py, pz = (t * reach + origin[:, i, None, None] for i, t in enumerate((x, y, z)))
@@ -187,7 +186,7 @@ def _ground(
 def _albedo(pool: Pool, scene: Tensor, x: Tensor, y: Tensor, reach: Tensor) -> Tensor:
     """The painted ground, coarser with distance, with a grain of its own where it is close."""
     level = (reach > 14.0).long() + (reach > 28.0) + (reach > 56.0)
-    scale = torch.tensor([1 / (GROUND_CELL * 2**n) for n in range(LEVELS)], dtype=torch.float32).to(x.device)[level]
+    scale = constant("ground_scale", x.device)[level]
     origin = pool.ground_origin.float()[scene]
     far = 1e6
     column = ((x - origin[..., 0]) * scale).clamp(-far, far).int()
@@ -198,8 +197,8 @@ def _albedo(pool: Pool, scene: Tensor, x: Tensor, y: Tensor, reach: Tensor) -> T
     row = torch.minimum(row.clamp(min=0), rows - 1)
     packed = pool.ground[pool.ground_start.flatten()[which] + row * columns + column]
     colour = (torch.stack([packed & 255, (packed >> 8) & 255, (packed >> 16) & 255]).float() / 255) ** 2
-    per_metre = torch.tensor([g[0] for g in GRAINS] + [0.0]).to(x.device)[level]
-    depth = torch.tensor([g[1] for g in GRAINS] + [0.0]).to(x.device)[level]
+    per_metre = constant("ground_grains", x.device)[level]
+    depth = constant("ground_contrast", x.device)[level]
     grain = _random((x * per_metre).clamp(-far, far).int(), (y * per_metre).clamp(-far, far).int(), 0)
     return colour * (1 + depth * (grain - 0.5))
 
@@ -242,9 +241,9 @@ def _surface(
     leaves = 0.45 + 0.55 * (coarse + _noise(local, torch.full_like(pz, 11.0)))
     colour = colour * torch.where(foliage, leaves, torch.where(rough, 0.8 + 0.4 * coarse, 1.0))
     striped = (texture == Texture.STRIPES) & (torch.remainder(torch.floor((across + pz) * 3.2), 2) > 0)
-    colour = torch.where(striped, _constant(colour, (0.62, 0.05, 0.03)), colour)
+    colour = torch.where(striped, _paint((0.62, 0.05, 0.03), colour.device), colour)
     banded = (texture == Texture.BANDS) & (torch.remainder(pz, 0.42) > 0.2) & (pz > 0.2)
-    colour = torch.where(banded, _constant(colour, (0.85, 0.85, 0.82)), colour)
+    colour = torch.where(banded, _paint((0.85, 0.85, 0.82), colour.device), colour)
     rib = (texture == Texture.PANELS) & (torch.remainder(across * 1.6, 1) < 0.14) & upright
     colour = torch.where(rib, colour * 0.62, colour)
     if light.night:
@@ -277,7 +276,7 @@ def _windows(
     colour = torch.where(facade, colour * stone, colour)
     glass = pane | shop
     token = _random(whole_column.int(), whole_row.int(), solid.int())
-    colour = torch.where(glass, _constant(colour, (0.03, 0.04, 0.05)) + 0.05 * token, colour)
+    colour = torch.where(glass, _paint((0.03, 0.04, 0.05), colour.device) + 0.05 * token, colour)
     mirror = torch.where(glass, 0.14, 0.0)
     if not light.night:
         return colour, mirror, mirror
@@ -286,17 +285,17 @@ def _windows(
 
 
 def _rgb(value: Tensor, colour: tuple[float, float, float]) -> Tensor:
-    return torch.stack([value * part for part in colour])
+    return value * _paint(colour, value.device)
 
 
-def _constant(like: Tensor, colour: tuple[float, float, float]) -> Tensor:
-    return torch.tensor(colour, device="cpu").to(like.device, non_blocking=True)[:, None, None, None]
+@lru_cache(maxsize=64)
+def _paint(colour: tuple[float, float, float], device: torch.device) -> Tensor:
+    return torch.tensor(colour, device=device)[:, None, None, None]
 
 
 def _random(a: Tensor, b: Tensor, c: Tensor | int) -> Tensor:
     """0 … 1, from three int32."""
-    table = torch.from_numpy(HASH).to(a.device)
-    return table[((a * 15731 ^ b * 7919 ^ c * 2939) & 8191).long()]
+    return constant("hash", a.device)[((a * 15731 ^ b * 7919 ^ c * 2939) & 8191).long()]
 
 
 def _noise(points: Vector, per_metre: Tensor) -> Tensor:

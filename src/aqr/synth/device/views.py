@@ -10,11 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from aqr.geometry import BOX_EDGES
 from aqr.synth.cast import NEAR
 from aqr.synth.device.cast import Views
-from aqr.synth.device.pool import Moments, Pool
-from aqr.synth.lidar import BEAMS, COLUMN_RAYS, COLUMNS, FIRST_AZIMUTH, REACH, ROW_RAYS, TANGENTS
+from aqr.synth.device.pool import Moments, Pool, constant, dot, turned
+from aqr.synth.lidar import BEAMS, COLUMNS, FIRST_AZIMUTH, REACH
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,18 @@ class Eyes:
 def local_planes(moments: Moments, eyes: Eyes) -> tuple[Tensor, Tensor]:
     """Half-spaces as `Views.planes` [V, K, F, 4], and whether the sensor is outside of a solid [V, K]."""
     normals = moments.normals[eyes.shot]
-    offsets = moments.offsets[eyes.shot] - (normals @ eyes.translation[:, None, :, None])[..., 0]
+    offsets = moments.offsets[eyes.shot] - dot(normals, eyes.translation[:, None, None])
     offsets = torch.where(offsets.abs() < 1e-6, 1e-6, offsets)
     planes = torch.empty(*offsets.shape, 4, device=offsets.device)
-    planes[..., :3] = (normals @ eyes.rotation[:, None]) / offsets[..., None]
+    planes[..., :3] = turned(normals, eyes.rotation.mT[:, None, None]) / offsets[..., None]
     front = offsets < 0
     planes[..., 3] = front
     return planes, front.any(-1)
+
+
+def _local_corners(moments: Moments, eyes: Eyes) -> Tensor:
+    """[V, K, 8, 3] in the sensors' frames."""
+    return turned(moments.corners[eyes.shot] - eyes.translation[:, None, None], eyes.rotation.mT[:, None, None])
 
 
 def camera_views(
@@ -58,7 +62,7 @@ def camera_views(
     """
     height, width = size
     planes, outside = local_planes(moments, eyes)
-    corners = (moments.corners[eyes.shot] - eyes.translation[:, None, None]) @ eyes.rotation[:, None]
+    corners = _local_corners(moments, eyes)
     matrix = torch.from_numpy(intrinsic).to(pool.device, non_blocking=True)
     windows, nearest = _camera_windows(corners, matrix, size)
     columns = torch.zeros(len(matrix), width, 3, dtype=torch.float64, device=pool.device)
@@ -76,11 +80,11 @@ def camera_views(
 def lidar_views(pool: Pool, moments: Moments, eyes: Eyes) -> Views:
     """Revolutions of LiDARs, [V, BEAMS, COLUMNS] rays."""
     planes, outside = local_planes(moments, eyes)
-    corners = (moments.corners[eyes.shot] - eyes.translation[:, None, None]) @ eyes.rotation[:, None]
+    corners = _local_corners(moments, eyes)
     windows, nearest = _lidar_windows(corners)
     usable = (windows[..., 1] > windows[..., 0]) & (nearest < REACH) & outside
-    columns = torch.from_numpy(COLUMN_RAYS).to(pool.device).expand(len(planes), COLUMNS, 3)
-    rows = torch.from_numpy(ROW_RAYS).to(pool.device).expand(len(planes), BEAMS, 3)
+    columns = constant("column_rays", pool.device).expand(len(planes), COLUMNS, 3)
+    rows = constant("row_rays", pool.device).expand(len(planes), BEAMS, 3)
     ground = -eyes.rotation[:, 2] / eyes.translation[:, 2, None]
     return _views(pool, moments, eyes, planes, windows, nearest, usable, columns, rows, ground, roof=True)
 
@@ -134,7 +138,7 @@ def draw_order(usable: Tensor, nearest: Tensor, owners: Tensor, owner_count: int
 
 def _camera_windows(corners: Tensor, intrinsic: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """As `aqr.synth.cast.camera_windows`, for corners [V, K, 8, 3] and matrices [V, 3, 3]."""
-    edges = torch.tensor(BOX_EDGES, device=corners.device)
+    edges = constant("edges", corners.device)
     a, b = corners[:, :, edges[:, 0]], corners[:, :, edges[:, 1]]
     za, zb = a[..., 2], b[..., 2]
     crossing = (za < NEAR) != (zb < NEAR)
@@ -181,7 +185,7 @@ def _lidar_windows(corners: Tensor) -> tuple[Tensor, Tensor]:
     near = nearest.clamp(min=1e-3)
     low = torch.where(bottom < 0, bottom / near, bottom / farthest)
     high = torch.where(top > 0, top / near, top / farthest)
-    tangents = torch.from_numpy(TANGENTS).to(corners.device)
+    tangents = constant("tangents", corners.device)
     start, end = torch.searchsorted(tangents, low.contiguous()), torch.searchsorted(tangents, high.contiguous())
     around = nearest < 1e-3
     first = torch.where(around, 0.0, first)
