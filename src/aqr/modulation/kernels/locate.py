@@ -42,6 +42,9 @@ def _forward(
     points, lidar2img, pc_range, cells, visible, queries, views, height, width, scale_x, scale_y,
     MIN: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
+    # torch.compile hands numbers over in float64.
+    scale_x = tl.cast(scale_x, tl.float32)
+    scale_y = tl.cast(scale_y, tl.float32)
     sample = tl.program_id(0)
     q = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
     live = q < queries
@@ -60,6 +63,9 @@ def _backward(
     points, lidar2img, pc_range, visible, d_cells, d_points, queries, views, scale_x, scale_y,
     MIN: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
+    # torch.compile hands numbers over in float64.
+    scale_x = tl.cast(scale_x, tl.float32)
+    scale_y = tl.cast(scale_y, tl.float32)
     sample = tl.program_id(0)
     q = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
     live = q < queries

@@ -31,7 +31,8 @@ def _forward(
     cell = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
     live = cell < cells
     weight = tl.load(weights + plane * cells + cell, mask=live, other=0.0)
-    keep = constant
+    # torch.compile hands numbers over in float64.
+    keep = tl.cast(constant, tl.float32)
     if MAPPED:
         keep = tl.load(residual + plane * cells + cell, mask=live, other=0.0)
     change = _change(weight, keep, ADDITIVE)
@@ -62,7 +63,8 @@ def _backward(
     cell = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
     live = cell < cells
     weight = tl.load(weights + plane * cells + cell, mask=live, other=0.0)
-    keep = constant
+    # torch.compile hands numbers over in float64.
+    keep = tl.cast(constant, tl.float32)
     if MAPPED:
         keep = tl.load(residual + plane * cells + cell, mask=live, other=0.0)
     change = _change(weight, keep, ADDITIVE)

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-ROWS, COLUMNS, QUERIES = 16, 32, 128
+ROWS, COLUMNS, QUERIES = 16, 32, 256
 """A tile of the map, and the queries added to it at a time."""
 
 GATHERED = 16
@@ -63,6 +63,10 @@ def _forward(
     GAUSSIAN: tl.constexpr, CENTERED: tl.constexpr, REACH: tl.constexpr,
     TY: tl.constexpr, TX: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
+    # torch.compile hands numbers over in float64.
+    sigma = tl.cast(sigma, tl.float32)
+    lowest = tl.cast(lowest, tl.float32)
+    highest = tl.cast(highest, tl.float32)
     plane = tl.program_id(0)
     signal += plane // views * sample_stride + plane % views * view_stride
     row = tl.program_id(1) * TY + tl.arange(0, TY)
@@ -102,6 +106,10 @@ def _backward(
     GAUSSIAN: tl.constexpr, CENTERED: tl.constexpr, POINTS: tl.constexpr, REACH: tl.constexpr,
     WIDTH: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
+    # torch.compile hands numbers over in float64.
+    sigma = tl.cast(sigma, tl.float32)
+    lowest = tl.cast(lowest, tl.float32)
+    highest = tl.cast(highest, tl.float32)
     plane = tl.program_id(0)
     signal += plane // views * sample_stride + plane % views * view_stride
     q = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
@@ -198,7 +206,8 @@ class _Splat(torch.autograd.Function):
             signal, cells, visible, total, mass, d_out.contiguous(), d_signal,
             d_signal if d_cells is None else d_cells, *signal.stride(),
             queries, views, rows, columns, *ctx.numbers,
-            POINTS=d_cells is not None, WIDTH=triton.next_power_of_2(2 * ctx.shape["REACH"] + 1), SIZE=GATHERED, **ctx.shape,
+            POINTS=d_cells is not None, WIDTH=triton.next_power_of_2(2 * ctx.shape["REACH"] + 1), SIZE=GATHERED,
+            **ctx.shape,
         )  # fmt: skip
         return d_signal, d_cells, None, None, None, None, None, None, None, None
 

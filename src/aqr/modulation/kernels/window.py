@@ -7,7 +7,7 @@ that, queries are ordered by the tile of their centre, so that those of a row of
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 import triton
@@ -18,13 +18,14 @@ from torch.autograd.function import once_differentiable
 CELLS = 32
 """Cells of a window that are read at a time."""
 
-WARPS = {"attend": 4, "score_gradients": 4, "token_gradients": 4}
-STAGES = {"attend": 3, "score_gradients": 3, "token_gradients": 3}
+WARPS: Final = {"attend": 2, "score_gradients": 2, "token_gradients": 4}
+STAGES: Final = {"attend": 3, "score_gradients": 3, "token_gradients": 3}
+"""Launch settings by kernel, the fastest of those tried on an H200."""
 
 COLLECTED = 32
 """Heads of queries that a tile collects at a time."""
 
-TILE = 8
+TILE = 4
 """Side, in cells, of the tiles in which cell gradients are collected."""
 
 RANKED, COMPARED = 32, 256
@@ -324,7 +325,8 @@ class _Attend(torch.autograd.Function):
         width = min(128, shape["C"])
         per_head = _power(heads)
         _token_gradients[(batch * views * tiles, triton.cdiv(channels, width))](
-            on_cells, d_mean, shares, d_scores, cells, order, starts, d_tokens, batch * queries, *ctx.sizes, tiles_x, tiles_y,
+            on_cells, d_mean, shares, d_scores, cells, order, starts, d_tokens, batch * queries, *ctx.sizes,
+            tiles_x, tiles_y,
             WINDOW=window, SLOTS=slots, SIDE=TILE, NEAR=triton.cdiv(window // 2, TILE), H=per_head,
             QUERIES=max(1, COLLECTED // per_head), C=width, PRECISION=shape["PRECISION"],
             num_warps=WARPS["token_gradients"], num_stages=STAGES["token_gradients"],
