@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Final
 
 import torch
@@ -134,7 +135,7 @@ def launch(views: Views, silhouettes: bool, tile: tuple[int, int] = TILE, warps:
     code = torch.empty(count, height, width, dtype=torch.int32, device=device)
     silhouette = torch.zeros(count, max(views.owner_count, 1), dtype=torch.int32, device=device)
     across, down = triton.cdiv(width, tile[1]), triton.cdiv(height, tile[0])
-    if count:
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         _draw[(count * across * down,)](
             views.planes,
             views.counts,
