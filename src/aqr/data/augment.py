@@ -44,8 +44,11 @@ def draw_image(config: ImageAugmentation, source: tuple[int, int], random: np.ra
 
 def move_points(points: npt.NDArray[np.float32], matrix: Matrix) -> npt.NDArray[np.float32]:
     """Points [P, >= 3] through a [4, 4] matrix; further channels stay."""
-    moved = points.copy()
-    moved[:, :3] = points[:, :3] @ matrix[:3, :3].T.astype(np.float32) + matrix[:3, 3].astype(np.float32)
+    channels = points.shape[1]
+    linear, shift = np.eye(channels, dtype=np.float32), np.zeros(channels, dtype=np.float32)
+    linear[:3, :3], shift[:3] = matrix[:3, :3].T, matrix[:3, 3]
+    moved = points @ linear
+    moved += shift
     return moved
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from aqr.data.index import MAX_SWEEPS, Index
 from aqr.errors import InputError
-from aqr.geometry import X, Y
+from aqr.geometry import Pose, X, Y
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +20,7 @@ Points = npt.NDArray[np.float32]
 
 FILE_FIELDS: Final = 5
 """x, y, z, intensity, ring index, float32."""
+RING: Final = 4
 FIELDS: Final = 5
 """x, y, z (m), intensity (0 … 255), time lag (s)."""
 EGO_RADIUS: Final = 1.0
@@ -48,8 +49,8 @@ def read_scan(path: Path) -> Points:
             f"{4 * FILE_FIELDS} bytes); restore the file"
         )
     points = np.frombuffer(content, dtype="<f4").reshape(-1, FILE_FIELDS)
-    finite = np.isfinite(points).all(axis=1)
-    if not finite.all():
+    if not np.isfinite(points).all():
+        finite = np.isfinite(points).all(axis=1)
         log.warning("%s: %d of %d points are not finite and were dropped", path, (~finite).sum(), len(points))
         points = points[finite]
     return points
@@ -86,13 +87,15 @@ def load_points(
     for number, scan in enumerate([key, *index.sweeps(sample, sweeps)]):
         stored = read_scan(index.root / index.scans.path[scan].decode()) if read is None else read(scan)
         stored = stored if change is None else change(number, stored)
-        stored = stored[(abs(stored[:, X]) >= EGO_RADIUS) | (abs(stored[:, Y]) >= EGO_RADIUS)]
-        cloud = np.empty((len(stored), FIELDS), dtype=np.float32)
-        cloud[:, :4] = stored[:, :4]
-        if scan != key:
-            motion = global_to_key @ index.scan_to_global(scan)
-            cloud[:, :3] = stored[:, :3] @ motion.rotation.T.astype(np.float32) + motion.translation.astype(np.float32)
+        outside = np.maximum(abs(stored[:, X]), abs(stored[:, Y])) >= EGO_RADIUS
+        kept = stored.take(np.flatnonzero(outside), axis=0)
+        # The ring index makes room for a 1, so that one product rotates, shifts and writes the time lag.
+        kept[:, RING] = 1.0
         lag = int(index.scans.timestamp[key]) - int(index.scans.timestamp[scan])
-        cloud[:, 4] = max(lag, 0) * 1e-6
-        clouds.append(cloud)
+        motion = Pose.identity() if scan == key else global_to_key @ index.scan_to_global(scan)
+        affine = np.zeros((FILE_FIELDS, FIELDS), dtype=np.float32)
+        affine[:RING, :RING] = np.eye(RING)
+        affine[:3, :3] = motion.rotation.T
+        affine[RING] = [*motion.translation, 0.0, max(lag, 0) * 1e-6]
+        clouds.append(kept @ affine)
     return np.concatenate(clouds)
