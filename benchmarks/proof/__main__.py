@@ -20,7 +20,7 @@ PACKING_SECONDS: Final = 15.0
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.proof")
-    parser.add_argument("stage", choices=("data", "base", "arms", "lease-base", "lease-arms"))
+    parser.add_argument("stage", choices=("data", "base", "arms", "lease-base", "lease-arms", "collect", "report"))
     parser.add_argument("--work", type=Path, default=Path("/tmp/proof"), help="synthetic world and caches (30 GB)")
     parser.add_argument("--out", type=Path, required=True, help="results")
     parser.add_argument("--toy", action="store_true", help="a size that a CPU can do in minutes")
@@ -28,7 +28,11 @@ def main() -> int:
     parser.add_argument("--arm", default="none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--arms", default="", help="arms to run; lease-base: from scratch, side by side")
-    parser.add_argument("--base", type=Path, default=None, help="arms: weights that all start from")
+    parser.add_argument(
+        "--base", type=Path, default=None, help="arms: weights that all start from; by default those in --out"
+    )
+    parser.add_argument("--raw", type=Path, default=None, help="collect: the folder that was --out of the runs")
+    parser.add_argument("--page", type=Path, default=Path("docs/proof.md"), help="report: where to write")
     parser.add_argument("--parallel", type=int, default=7, help="lease-arms: processes on the GPU")
     parser.add_argument("--seconds", type=float, default=None, help="base: for training; others: for everything")
     parser.add_argument("--home", type=Path, default=None, help="lease-*: folder for the few files to bring home")
@@ -51,6 +55,14 @@ def main() -> int:
         lease_base(place, arguments)
     elif arguments.stage == "lease-arms":
         lease_arms(place, arguments)
+    elif arguments.stage == "collect":
+        from benchmarks.proof.collect import collect
+
+        collect(arguments.raw, arguments.out)
+    elif arguments.stage == "report":
+        from benchmarks.proof.report import write_report
+
+        write_report(arguments.out, arguments.page)
     return 0
 
 
@@ -78,7 +90,8 @@ def lease_arms(place: Place, arguments: argparse.Namespace) -> None:
         time.sleep(0.2)
     shutil.rmtree(place.work / "claims", ignore_errors=True)
     left = deadline - time.monotonic() - PACKING_SECONDS
-    command = ("arms", "--base", str(arguments.base), "--arms", arguments.arms, "--seconds", f"{left:.0f}")
+    base = arguments.base or place.out / "runs" / "base-none" / "checkpoints" / "final.safetensors"
+    command = ("arms", "--base", str(base), "--arms", arguments.arms, "--seconds", f"{left:.0f}")
     stages = [Stage(f"arms-{number}", command) for number in range(arguments.parallel)]
     run_all(stages, place, arguments.toy, len(stages), deadline - PACKING_SECONDS)
     bring_home(place, arguments.home or place.work / "home", "arms")

@@ -14,6 +14,8 @@ from aqr.config import Config
 from aqr.detector import Detector
 
 BASELINE: Final = "none"
+ORIGINAL: Final = "original"
+SOLO_BASELINE: Final = "none-solo"
 SOLO: Final = 0.5
 ATTENTION_CLAMP: Final = 20.0
 
@@ -29,6 +31,8 @@ class Arm:
         faults: of the original that it has; None for none.
         extra: losses of its own.
         seeds: how many seeds it is to be run with.
+        beside: a second arm that it is compared with.
+        candidate: whether it is AQR as it might be used, and may be chosen.
     """
 
     says: str
@@ -37,6 +41,8 @@ class Arm:
     faults: Faults | None = None
     extra: ExtraLosses | None = None
     seeds: int = 1
+    beside: str | None = None
+    candidate: bool = True
 
     def sections(self) -> dict[str, dict[str, Any]]:
         """What its config says otherwise than the baseline's."""
@@ -67,8 +73,8 @@ _ORIGINAL: Final = _features(2.5, 0.6, gate=False, form="additive")
 _MENDED: Final = _features(2.5, 0.6, gate=False)
 
 ARMS: Final = {
-    BASELINE: Arm("no AQR", seeds=5),
-    "original": Arm("the original, 2.5 + 0.6, all faults", _ORIGINAL, faults=Faults(), seeds=3),
+    BASELINE: Arm("no AQR", seeds=5, candidate=False),
+    ORIGINAL: Arm("the original, 2.5 + 0.6, all faults", _ORIGINAL, faults=Faults(), seeds=3, candidate=False),
     "sigmoid": Arm("the seed's sigmoid 2.5 + 0.6, faults mended, no gate", _MENDED, seeds=3),
     "sigmoid-gated": Arm("sigmoid 2.5 + 0.6 behind a gate", _features(2.5, 0.6, gate=True), seeds=3),
     "attention": Arm("weights in attention", _attention(), seeds=3),
@@ -77,13 +83,14 @@ ARMS: Final = {
         _attention(context=True, per_layer=True),
         seeds=3,
     ),
-    "none-solo": Arm("no AQR, queries that read one sensor alone", solo=SOLO, seeds=3),
+    SOLO_BASELINE: Arm("no AQR, queries that read one sensor alone", solo=SOLO, seeds=3, candidate=False),
     "experts": Arm(
         "weights in attention as attention-context, solo queries, weights told which sensor was right",
         _attention(context=True, per_layer=True),
         solo=SOLO,
         extra=evidence,
         seeds=3,
+        beside=SOLO_BASELINE,
     ),
     "centered": Arm(
         "centered 2.5 + 0.6, no gate", _features(2.5, 0.6, gate=False, parameterisation="centered"), seeds=2
@@ -99,20 +106,42 @@ ARMS: Final = {
         _attention(context=True, per_layer=True),
         solo=SOLO,
         seeds=2,
+        beside=SOLO_BASELINE,
     ),
-    "mend-cut": Arm("the original, but weights learn", _ORIGINAL, faults=Faults(cut=False), seeds=2),
+    "mend-cut": Arm(
+        "the original, but weights learn",
+        _ORIGINAL,
+        faults=Faults(cut=False),
+        seeds=2,
+        beside=ORIGINAL,
+        candidate=False,
+    ),
     "mend-leak": Arm(
-        "the original, but denoising queries are not rendered", _ORIGINAL, faults=Faults(leak=False), seeds=2
+        "the original, but denoising queries are not rendered",
+        _ORIGINAL,
+        faults=Faults(leak=False),
+        seeds=2,
+        beside=ORIGINAL,
+        candidate=False,
     ),
     "mend-pile": Arm(
-        "the original, but invisible queries are not drawn", _ORIGINAL, faults=Faults(pile=False), seeds=2
+        "the original, but invisible queries are not drawn",
+        _ORIGINAL,
+        faults=Faults(pile=False),
+        seeds=2,
+        beside=ORIGINAL,
+        candidate=False,
     ),
-    "mend-additive": Arm("the original, but convex", _MENDED, faults=Faults(), seeds=2),
+    "mend-additive": Arm(
+        "the original, but convex", _MENDED, faults=Faults(), seeds=2, beside=ORIGINAL, candidate=False
+    ),
     "mend-start": Arm(
         "the original, but behind a gate that starts at zero",
         _features(2.5, 0.6, gate=True, form="additive"),
         faults=Faults(),
         seeds=2,
+        beside=ORIGINAL,
+        candidate=False,
     ),
     "sigmoid-2.0-0.65": Arm("sigmoid 2.0 + 0.65, mended, no gate", _features(2.0, 0.65, gate=False), seeds=2),
     "sigmoid-2.0-0.70": Arm("sigmoid 2.0 + 0.70, mended, no gate", _features(2.0, 0.7, gate=False), seeds=2),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from benchmarks.proof.batches import load, unpack
 from benchmarks.proof.data import chunk_path, chunks, rows_of
-from benchmarks.proof.plan import Place, conditions, name_of
+from benchmarks.proof.plan import TEST, Place, conditions, name_of
 
 from aqr.batch import Batch, Frame
 from aqr.config import Config
@@ -94,7 +94,7 @@ class Scores:
         mean_ap: [K].
         nds: [K].
         class_ap: [K, 10] in the order of `aqr.taxonomy.CLASSES`.
-        resampled: [K, R] mAP of R resamples of the scenes, drawn alike for every detector.
+        resampled: [K, R] mAP of R resamples of the scenes, drawn alike for every detector; of the pilot one alone.
         resampled_nds: [K, R].
         clean: the devkit's metrics_summary.json of the first condition.
     """
@@ -142,7 +142,7 @@ def score(
     detector.eval()
     precision = evaluation_precision(split.config, device)
     scenes = int(split.truth.samples.scene.max()) + 1
-    draws = draw_scenes(scenes, split.place.scale.resamples, seed=0)
+    draws = draw_scenes(scenes, split.place.scale.resamples if split.name == TEST else 1, seed=0)
     begin = time.perf_counter()
     with ThreadPoolExecutor(scorers) as pool:
         results: list[Future[tuple[Metrics, Resampled]]] = []

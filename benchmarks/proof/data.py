@@ -139,7 +139,7 @@ def make_data(place: Place, workers: int | None = None) -> None:
     """Write the world and all batches; what is there already is kept."""
     global _maker
     begin = time.perf_counter()
-    count = workers or os.cpu_count() or 1
+    count = workers or max((os.cpu_count() or 1) - 2, 1)
     write_world(
         place.world,
         scenes=place.scale.scenes,

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +31,8 @@ log = logging.getLogger(__name__)
 LR: Final = 5e-5
 LR_PEAK: Final = 4.0
 WARMUP: Final = 0.2
-LR_MULT: Final = {"aqr": 5.0, "aqr.lidar_gate": 50.0, "aqr.camera_gate": 50.0}
+AQR_LR: Final = 5.0
+GATE_LR: Final = 50.0
 """AQR is new where the rest is trained, and its gates start closed."""
 
 
@@ -58,7 +60,7 @@ def run_arm(place: Place, arm: str, seed: int, base: Path, splits: dict[str, Spl
             "lr": LR,
             "lr_peak": LR_PEAK,
             "warmup_fraction": WARMUP,
-            "lr_mult": LR_MULT if ARMS[arm].aqr["enabled"] else {},
+            "lr_mult": _lr_mult(ARMS[arm].aqr),
             "log_every": max(steps // 20, 1),
             "stats_every": max(steps // 4, 1),
             "init_from": str(base),
@@ -107,6 +109,13 @@ def run_arm(place: Place, arm: str, seed: int, base: Path, splits: dict[str, Spl
         100 * float(np.mean([value for condition, value in found.items() if condition != "clean"])),
     )
     return result
+
+
+def _lr_mult(aqr: Mapping[str, Any]) -> dict[str, float]:
+    if not aqr["enabled"]:
+        return {}
+    gated = aqr.get("modulator", {}).get("gate", False)
+    return {"aqr": AQR_LR} | ({"aqr.lidar_gate": GATE_LR, "aqr.camera_gate": GATE_LR} if gated else {})
 
 
 def work(place: Place, base: Path, only: list[str] | None, seconds: float) -> None:

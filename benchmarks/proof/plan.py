@@ -14,7 +14,7 @@ from aqr.demo import ASSETS
 LIDAR_DROPOUT: Final = 0.12
 CAMERA_DROPOUT: Final = 0.08
 OTHER_FAILURES: Final = 0.03
-"""Share of the training samples that shows each failure, at a severity drawn at random; 41 % show none."""
+"""Share of the training samples that shows each failure, at a severity drawn at random; 38 % show none."""
 
 TRAIN: Final = "train"
 PILOT: Final = "pilot"
@@ -66,7 +66,7 @@ FULL: Final = Scale(
     base_steps=6000,
     arm_steps=500,
     chunk=50,
-    resamples=500,
+    resamples=250,
     small=False,
 )
 TOY: Final = Scale(

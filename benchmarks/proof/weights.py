@@ -67,7 +67,7 @@ class WeightLog:
         return {
             condition: {
                 kind: {
-                    name: np.exp(found[chosen].mean(0)).round(4).tolist()
+                    name: np.exp(found[chosen].mean(0, dtype=np.float64)).round(4).tolist()
                     for name, chosen in parts.items()
                     if chosen.any()
                 }

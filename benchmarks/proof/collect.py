@@ -1,0 +1,104 @@
+"""What the runs left, brought into a few small JSON files."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from benchmarks.proof.arms import ARMS, BASELINE
+from benchmarks.proof.figures import Floats, figures
+from benchmarks.proof.plan import PILOT, TEST
+
+from aqr.files import replacing
+
+log = logging.getLogger(__name__)
+
+METRICS: Final = {"mAP": "mean_ap", "NDS": "nds"}
+BASES: Final = "bases.json"
+RUNS: Final = "arms.json"
+WEIGHTS: Final = "weights.json"
+SHOWN_SEVERITY: Final = "3"
+
+
+def collect(raw: Path, results: Path) -> None:
+    """Write bases.json, arms.json and weights.json.
+
+    Args:
+        raw: what `lease-base` and `lease-arms` brought home, unpacked into one folder.
+        results: folder of the small files.
+    """
+    _write(results / BASES, {path.stem.removeprefix("base-"): _base(path) for path in sorted(raw.glob("base-*.json"))})
+    runs, resampled, weights = [], {}, {}
+    for path in sorted((raw / "arms").glob("*.json")):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        arm, seed = run["arm"], run["seed"]
+        names = list(run[TEST]["mAP"])
+        with np.load(path.with_suffix(".npz")) as arrays:
+            resampled[arm, seed] = {
+                metric: figures(names, arrays[key].astype(np.float64)) for metric, key in METRICS.items()
+            }
+        if seed == 0 and run["weights"] is not None:
+            shown = ("clean", *(name for name in names if name.endswith(f"-{SHOWN_SEVERITY}")))
+            weights[arm] = {name: run["weights"][name] for name in shown}
+        runs.append(
+            {key: run[key] for key in ("arm", "says", "seed", "effort", "device", "parameters")}
+            | {split: {metric: run[split][metric] for metric in METRICS} for split in (TEST, PILOT)}
+            | {"AP": run[TEST]["AP"]["clean"]}
+        )
+    _write(results / RUNS, {"runs": runs, "scene_error": _scene_errors(resampled)})
+    _write(results / WEIGHTS, weights)
+    log.info("%d runs of %d arms", len(runs), len({run["arm"] for run in runs}))
+
+
+def _base(path: Path) -> dict[str, Any]:
+    base = json.loads(path.read_text(encoding="utf-8"))
+    return {key: value for key, value in base.items() if key not in (TEST, PILOT)} | {
+        split: {metric: base[split][metric] for metric in METRICS} | {"AP": base[split]["AP"]["clean"]}
+        for split in (TEST, PILOT)
+        if split in base
+    }
+
+
+def _scene_errors(
+    resampled: Mapping[tuple[str, int], Mapping[str, Mapping[str, Floats]]],
+) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """Standard deviation over resamples of the scenes of the mean over seeds, by arm, other arm, metric and figure."""
+    errors: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    for arm in {arm for arm, _ in resampled}:
+        for other in {BASELINE, ARMS[arm].beside} - {None, arm}:
+            assert other is not None
+            seeds = [seed for name, seed in resampled if name == arm and (other, seed) in resampled]
+            if seeds:
+                errors.setdefault(arm, {})[other] = {
+                    metric: {
+                        figure: float(
+                            np.mean(
+                                [
+                                    resampled[arm, s][metric][figure] - resampled[other, s][metric][figure]
+                                    for s in seeds
+                                ],
+                                axis=0,
+                            ).std(ddof=1)
+                        )
+                        for figure in resampled[arm, seeds[0]][metric]
+                    }
+                    for metric in METRICS
+                }
+    return errors
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    """JSON with a line per entry of the outermost list or mapping."""
+    lines = [f"{json.dumps(key)}: {_lines(value)}" for key, value in content.items()]
+    with replacing(path) as partial:
+        partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+def _lines(value: Any) -> str:
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(json.dumps(entry) for entry in value) + "\n]"
+    return json.dumps(value)

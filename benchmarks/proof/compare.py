@@ -1,0 +1,88 @@
+"""The comparison of arms: read from the small JSON files, and the same wherever it is shown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from benchmarks.proof.arms import ARMS, BASELINE
+from benchmarks.proof.collect import BASES, RUNS, WEIGHTS
+from benchmarks.proof.figures import CLEAN, FAILURES, Difference, difference, figures, spread
+from benchmarks.proof.plan import PILOT, TEST
+
+ALLOWED_LOSS: Final = 0.005
+"""mAP on clean pilot data that an arm may lose and still be chosen."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All runs.
+
+    Attributes:
+        runs: of `arms.json`.
+        scene_error: likewise.
+        bases: of `bases.json`.
+        weights: of `weights.json`.
+    """
+
+    runs: list[dict[str, Any]]
+    scene_error: dict[str, Any]
+    bases: dict[str, Any]
+    weights: dict[str, Any]
+
+    @classmethod
+    def read(cls, results: Path) -> Comparison:
+        arms, bases, weights = (
+            json.loads((results / name).read_text(encoding="utf-8")) for name in (RUNS, BASES, WEIGHTS)
+        )
+        return cls(arms["runs"], arms["scene_error"], bases, weights)
+
+    @cached_property
+    def arms(self) -> list[str]:
+        """Those that were run, in the order in which they are stated."""
+        return [name for name in ARMS if any(run["arm"] == name for run in self.runs)]
+
+    def values(self, arm: str, metric: str = "mAP", split: str = TEST) -> dict[int, dict[str, float]]:
+        """Figures of each seed."""
+        return {
+            run["seed"]: {
+                name: float(value)
+                for name, value in figures(
+                    list(run[split][metric]), np.array(list(run[split][metric].values()))
+                ).items()
+            }
+            for run in self.runs
+            if run["arm"] == arm
+        }
+
+    def mean(self, arm: str, figure: str, metric: str = "mAP") -> float:
+        """Mean of a figure over the seeds."""
+        return float(np.mean([values[figure] for values in self.values(arm, metric).values()]))
+
+    def differences(self, arm: str, other: str, figure: str, metric: str = "mAP", split: str = TEST) -> list[float]:
+        """Arm minus other, for every seed that both have."""
+        ours, theirs = self.values(arm, metric, split), self.values(other, metric, split)
+        return [ours[seed][figure] - theirs[seed][figure] for seed in sorted(ours.keys() & theirs.keys())]
+
+    def difference(self, arm: str, figure: str, other: str = BASELINE, metric: str = "mAP") -> Difference | None:
+        """Arm minus other with an interval; None where they have no seed in common."""
+        own = self.differences(arm, other, figure, metric)
+        if not own or other not in self.scene_error.get(arm, {}):
+            return None
+        pooled = spread([self.differences(name, BASELINE, figure, metric) for name in self.arms if name != BASELINE])
+        return difference(own, self.scene_error[arm][other][metric][figure], pooled)
+
+    def chosen(self) -> str | None:
+        """The candidate that is best under failures on the pilot, of those that lose at most 0.5 mAP clean."""
+        best: tuple[float, str] | None = None
+        for arm in self.arms:
+            clean = self.differences(arm, BASELINE, CLEAN, split=PILOT)
+            if not ARMS[arm].candidate or not clean or np.mean(clean) < -ALLOWED_LOSS:
+                continue
+            failing = float(np.mean(self.differences(arm, BASELINE, FAILURES, split=PILOT)))
+            best = max(best, (failing, arm)) if best is not None else (failing, arm)
+        return None if best is None else best[1]

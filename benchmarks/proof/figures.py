@@ -1,0 +1,113 @@
+"""From scores under every condition to the figures that are reported, and their differences with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from benchmarks.proof.plan import conditions, name_of
+from scipy import stats
+
+from aqr.data.failures.catalogue import CAMERA, KINDS, LIDAR
+
+Floats = npt.NDArray[np.float64]
+
+CLEAN: Final = "clean"
+FAILURES: Final = "failures"
+GROUPS: Final = {(LIDAR,): "LiDAR failures", (CAMERA,): "camera failures", (LIDAR, CAMERA): "both"}
+LEVEL: Final = 0.95
+
+
+def figures(names: Sequence[str], values: Floats) -> dict[str, Floats]:
+    """Clean, every failure (mean over its severities), and means over failures.
+
+    Args:
+        names: of the K conditions.
+        values: [K, ...].
+
+    Returns:
+        [...] each, under `clean`, `failures` (the mean over all failures), the groups of `GROUPS`, and the failures'
+        names.
+    """
+    by_failure: dict[str, list[Floats]] = {}
+    for condition in conditions():
+        if condition is not None:
+            by_failure.setdefault(condition.name, []).append(values[list(names).index(name_of(condition))])
+    means = {name: np.mean(of_failure, axis=0) for name, of_failure in by_failure.items()}
+    groups = {
+        group: np.mean([means[kind.name] for kind in KINDS if kind.needs == needs], axis=0)
+        for needs, group in GROUPS.items()
+        if needs != (LIDAR, CAMERA)
+    }
+    return {
+        CLEAN: values[list(names).index(CLEAN)],
+        FAILURES: np.mean(list(means.values()), axis=0),
+        **groups,
+        **means,
+    }
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far an arm is from another one.
+
+    Attributes:
+        value: mean over the seeds that both were run with, of arm minus other with the same seed.
+        low: lower end of the interval.
+        high: upper end.
+        seeds: number of seeds.
+    """
+
+    value: float
+    low: float
+    high: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far differences scatter over seeds, pooled over all arms.
+
+    Attributes:
+        deviation: standard deviation of the difference of one seed.
+        freedom: degrees of freedom behind it.
+    """
+
+    deviation: float
+    freedom: int
+
+
+def spread(differences: Sequence[Sequence[float]]) -> Spread:
+    """Pooled over arms: each has its own mean, all have one variance.
+
+    Args:
+        differences: per arm those of its seeds.
+    """
+    squares = sum(float(((np.array(own) - np.mean(own)) ** 2).sum()) for own in differences if own)
+    freedom = sum(len(own) - 1 for own in differences if own)
+    return Spread(float(np.sqrt(squares / freedom)) if freedom else float("nan"), freedom)
+
+
+def difference(values: Sequence[float], scene_error: float, seeds: Spread) -> Difference:
+    """Mean over seeds with an interval for other seeds and other scenes.
+
+    The two sources of chance add up in quadrature: the standard deviation over resamples of the scenes (of the mean
+    over seeds), and the pooled deviation over seeds divided by √n. The quantile is Student's with the degrees of
+    freedom that Welch and Satterthwaite give for the sum.
+
+    Args:
+        values: differences, one per seed.
+        scene_error: standard deviation of their mean over resamples of the scenes.
+        seeds: the pooled spread.
+    """
+    value = float(np.mean(values))
+    of_seeds = seeds.deviation / np.sqrt(len(values))
+    total = np.hypot(scene_error, of_seeds)
+    if not np.isfinite(total):
+        return Difference(value, float("nan"), float("nan"), len(values))
+    freedom = np.inf if of_seeds == 0 else seeds.freedom * (total / of_seeds) ** 4
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom) * total)
+    return Difference(value, value - half, value + half, len(values))

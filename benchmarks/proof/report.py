@@ -1,0 +1,298 @@
+"""docs/proof.md from the small JSON files: every number in it is read, none is written by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.proof.arms import ARMS, BASELINE, ORIGINAL
+from benchmarks.proof.compare import Comparison
+from benchmarks.proof.figures import CLEAN, FAILURES, GROUPS, Difference
+from benchmarks.proof.pictures import draw_differences, draw_failures, draw_weights
+from benchmarks.proof.plan import CAMERA_DROPOUT, FULL, LIDAR_DROPOUT, OTHER_FAILURES, PILOT, TEST
+
+from aqr.data.failures.catalogue import CAMERA, KINDS, LIDAR
+from aqr.files import replacing
+
+CLEAN_TARGET: Final = -0.003
+FAILURE_TARGET: Final = 0.03
+SENSOR_TARGET: Final = 0.05
+BASE_TARGET: Final = 0.45
+
+
+def write_report(results: Path, page: Path) -> None:
+    """Write the page, and its pictures beside it.
+
+    Args:
+        results: folder of the small JSON files.
+        page: docs/proof.md.
+    """
+    comparison = Comparison.read(results)
+    chosen = comparison.chosen()
+    stem = page.with_suffix("")
+    if len(comparison.arms) > 1:
+        draw_differences(comparison, chosen, Path(f"{stem}-arms.png"))
+        draw_failures(comparison, Path(f"{stem}-failures.png"))
+        draw_weights(comparison.weights, shown_weights(comparison, chosen), Path(f"{stem}-weights.png"))
+    sections = [_question(), _answer(comparison, chosen), _method(comparison), _base(comparison)]
+    if len(comparison.arms) > 1:
+        sections += [_arms(comparison, chosen), _failures(comparison, chosen), _faults(comparison)]
+        sections += [_scratch(comparison), _weights(comparison)]
+    sections += [_limits(), _again()]
+    with replacing(page) as partial:
+        partial.write_text("\n".join(section for section in sections if section), encoding="utf-8")
+
+
+def shown_weights(comparison: Comparison, chosen: str | None) -> list[str]:
+    """Arms whose weights are drawn: those with a router of their own kind, and the chosen one."""
+    kinds = ("original", "sigmoid", "sigmoid-gated", "centered", "attention", "attention-context", "experts", "alive")
+    return [arm for arm in comparison.arms if arm in kinds or arm == chosen]
+
+
+def points(value: float) -> str:
+    return f"{100 * value:+.2f}"
+
+
+def interval(found: Difference | None) -> str:
+    if found is None or math.isnan(found.low):
+        return "–"
+    return f"{points(found.value)} [{points(found.low)}, {points(found.high)}]"
+
+
+def _reached(is_so: bool) -> str:
+    return "reached" if is_so else "**not reached**"
+
+
+def _question() -> str:
+    return """# Does AQR help, and when a sensor fails?
+
+A router that works leans on the sensor that still works. Here a base detector without AQR is trained on a synthetic
+world whose sensors fail, and then fine-tuned with and without AQR, all else being equal: the same weights to start
+from, the same samples in the same order with the same augmentation and the same failures, the same number of steps.
+What is left is what AQR does. This page is written by `python -m benchmarks.proof report` from the JSON files in
+`benchmarks/proof/results`.
+"""
+
+
+def _answer(comparison: Comparison, chosen: str | None) -> str:
+    if chosen is None:
+        return "## Answer\n\nNo arm has been run yet, or none kept its score on clean pilot data.\n"
+    clean, failing = comparison.difference(chosen, CLEAN), comparison.difference(chosen, FAILURES)
+    if clean is None or failing is None:
+        return "## Answer\n\nThe chosen arm shares no seed with the detector without AQR.\n"
+    reached = clean.low >= CLEAN_TARGET and failing.value >= FAILURE_TARGET
+    better = failing.low > 0
+    verdict = (
+        "better than the same fine-tuning without AQR under failures, by more than chance"
+        if better
+        else "not better than the same fine-tuning without AQR under failures by more than chance"
+    )
+    return f"""## Answer
+
+The arm chosen on the pilot split is **{chosen}** ({ARMS[chosen].says}).
+On the test split it is {verdict}:
+
+| against no AQR, mAP points | difference, 95 % interval |
+|---|---|
+| nothing fails | {interval(clean)} |
+| mean over {len(KINDS)} failures | {interval(failing)} |
+
+The aim was a clean mAP whose interval does not fall below {points(CLEAN_TARGET)} and at least
+{points(FAILURE_TARGET)} over failures: {_reached(reached)}.
+"""
+
+
+def _method(comparison: Comparison) -> str:
+    devices = sorted(
+        {run["device"] for run in comparison.runs} | {base["device"] for base in comparison.bases.values()}
+    )
+    seconds = sum(run["effort"]["seconds"] for run in comparison.runs)
+    seconds += sum(base["effort"]["seconds"] for base in comparison.bases.values())
+    others = 1 - LIDAR_DROPOUT - CAMERA_DROPOUT - OTHER_FAILURES * (len(KINDS) - 1)
+    return f"""## Method
+
+- **Data**: `aqr synth`, {FULL.scenes} scenes of the tiny preset. No scene of training is scored. Of the validation
+  scenes {FULL.pilot_scenes} are the pilot split, on which arms and settings are chosen; the others are the test split,
+  on which no choice is made and to which all figures below belong. One keyframe in {FULL.every} is scored.
+- **Failures in training**, the same for the base and for every arm: {LIDAR_DROPOUT:.0%} of the samples without LiDAR,
+  {CAMERA_DROPOUT:.0%} with black images, {OTHER_FAILURES:.0%} with each of the other [failures](failures.md) at a
+  severity drawn at random; {others:.0%} show none.
+- **Detector**: the small one of `aqr demo` (images 96 × 256, BEV 96 × 96, 225 queries, 3 layers).
+- **Same data**: {FULL.cached_steps:,} batches of {FULL.batch_size} are made once and kept; a seed decides which of them
+  are seen in which order, the arm does not.
+- **Figures**: mAP by `aqr.scoring`. A failure counts as the mean over its severities, "failures" is the mean over the
+  {len(KINDS)} failures. Differences pair runs of the same seed. Their 95 % intervals hold both sources of chance: other
+  scenes (bootstrap over scenes, the same draws for every arm) and other seeds (spread pooled over all arms).
+- **Cost**: {seconds / 3600:.1f} hours of training in all, several processes at a time, on {", ".join(devices)}.
+"""
+
+
+def _base(comparison: Comparison) -> str:
+    base = comparison.bases.get(BASELINE)
+    if base is None or TEST not in base:
+        return ""
+    scores = base[TEST]["mAP"]
+    clean, no_lidar, no_camera = (scores[name] for name in (CLEAN, "lidar_drop-3", "missing_camera-3"))
+    both = min(clean - no_lidar, clean - no_camera) >= SENSOR_TARGET
+    lines = [
+        "## The base",
+        "",
+        f"Random weights, {base['effort']['steps']:,} steps of {FULL.batch_size} in "
+        f"{base['effort']['seconds'] / 60:.1f} minutes, without AQR:",
+        "",
+        "| sensors | mAP | NDS |",
+        "|---|---|---|",
+    ]
+    for says, name in (("both", CLEAN), ("no LiDAR", "lidar_drop-3"), ("no camera", "missing_camera-3")):
+        lines.append(f"| {says} | {scores[name]:.3f} | {base[TEST]['NDS'][name]:.3f} |")
+    lines += [
+        "",
+        f"Asked for were {BASE_TARGET} mAP ({_reached(clean >= BASE_TARGET)}) and a loss of at least "
+        f"{100 * SENSOR_TARGET:.0f} points without either sensor ({_reached(both)}).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _arms(comparison: Comparison, chosen: str | None) -> str:
+    lines = [
+        "## The arms",
+        "",
+        f"Fine-tuned for {FULL.arm_steps} steps of {FULL.batch_size} from the base. No AQR: mAP "
+        f"{comparison.mean(BASELINE, CLEAN):.3f} clean, {comparison.mean(BASELINE, FAILURES):.3f} over failures "
+        f"(NDS {comparison.mean(BASELINE, CLEAN, 'NDS'):.3f} and {comparison.mean(BASELINE, FAILURES, 'NDS'):.3f}), "
+        f"{len(comparison.values(BASELINE))} seeds.",
+        "",
+        "![every arm against no AQR](proof-arms.png)",
+        "",
+        "| arm | what it is | seeds | clean | failures | LiDAR failures | camera failures |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    groups = (GROUPS[(LIDAR,)], GROUPS[(CAMERA,)])
+    for arm in comparison.arms:
+        if arm == BASELINE:
+            continue
+        cells = [interval(comparison.difference(arm, figure)) for figure in (CLEAN, FAILURES, *groups)]
+        name = f"**{arm}**" if arm == chosen else arm
+        lines.append(f"| {name} | {ARMS[arm].says} | {len(comparison.values(arm))} | {' | '.join(cells)} |")
+    lines += ["", "mAP points against no AQR. The arm in bold was chosen on the pilot split.", ""]
+    beside = [(arm, ARMS[arm].beside) for arm in comparison.arms if ARMS[arm].candidate and ARMS[arm].beside]
+    rows = [
+        f"| {arm} | {other} | {interval(comparison.difference(arm, CLEAN, other))} "
+        f"| {interval(comparison.difference(arm, FAILURES, other))} |"
+        for arm, other in beside
+        if other is not None
+    ]
+    if rows:
+        lines += [
+            "Arms trained in a way that needs no router, beside a detector without one that is trained so as well:",
+            "",
+            "| arm | against | clean | failures |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _failures(comparison: Comparison, chosen: str | None) -> str:
+    lines = ["## By failure", "", "![every arm under every failure](proof-failures.png)", ""]
+    if chosen is not None:
+        lines += [f"| failure | no AQR, mAP | {chosen} | difference |", "|---|---|---|---|"]
+        for name in (CLEAN, *(kind.name for kind in KINDS)):
+            lines.append(
+                f"| {name} | {comparison.mean(BASELINE, name):.3f} | {comparison.mean(chosen, name):.3f} "
+                f"| {interval(comparison.difference(chosen, name))} |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _faults(comparison: Comparison) -> str:
+    mended = [arm for arm in comparison.arms if ARMS[arm].beside == ORIGINAL]
+    if ORIGINAL not in comparison.arms:
+        return ""
+    clean = comparison.difference(ORIGINAL, CLEAN)
+    lines = [
+        "## What the original's faults cost",
+        "",
+        f"The original's behaviour against no AQR: {interval(clean)} mAP points clean, "
+        f"{interval(comparison.difference(ORIGINAL, FAILURES))} over failures"
+        + ("; in the seed's own runs on nuScenes it was −1.78." if clean is not None else "."),
+        "",
+    ]
+    if mended:
+        lines += ["What mending one fault alone gives, against the original:", ""]
+        lines += ["| mended | seeds | clean | failures |", "|---|---|---|---|"]
+        lines += [
+            f"| {ARMS[arm].says.removeprefix('the original, but ')} | {len(comparison.values(arm))} "
+            f"| {interval(comparison.difference(arm, CLEAN, ORIGINAL))} "
+            f"| {interval(comparison.difference(arm, FAILURES, ORIGINAL))} |"
+            for arm in mended
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _scratch(comparison: Comparison) -> str:
+    others = {arm: base for arm, base in comparison.bases.items() if arm != BASELINE and TEST in base}
+    base = comparison.bases.get(BASELINE)
+    if not others or base is None:
+        return ""
+    lines = [
+        "## From random weights",
+        "",
+        "One run each, so differences hold chance that is not known.",
+        "",
+        "| arm | steps | clean | no LiDAR | no camera |",
+        "|---|---|---|---|---|",
+    ]
+    for arm, run in {BASELINE: base, **others}.items():
+        scores: dict[str, Any] = run[TEST]["mAP"]
+        cells = [f"{scores[name]:.3f}" for name in (CLEAN, "lidar_drop-3", "missing_camera-3")]
+        lines.append(f"| {arm} | {run['effort']['steps']:,} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _weights(comparison: Comparison) -> str:
+    if not comparison.weights:
+        return ""
+    return """## What the weights mean
+
+![LiDAR and camera weights by failure, distance, class and light](proof-weights.png)
+
+Geometric means over the queries of all test samples, one seed. A query counts for a class where an object of that class
+stands within 4 m of its reference point. Weights of `sigmoid` arms lie in (0, 1); those of the others are 1 where the
+router has no preference. A router that works shows it where a sensor is gone: the other one's weight is the larger.
+"""
+
+
+def _limits() -> str:
+    return f"""## Limits
+
+- A synthetic world, a small detector and short trainings: they order methods, and say nothing of nuScenes' figures.
+- The failures of the test are of the kinds seen in training, other samples and draws. How well unknown failures are met
+  is not asked.
+- The pilot split ({FULL.pilot_scenes} scenes) is small, so the choice among close arms is partly chance; the test
+  figures of the chosen arm are not biased by it.
+- Many arms are compared; one in twenty intervals of arms without effect leaves out 0 by chance.
+"""
+
+
+def _again() -> str:
+    return f"""## Again
+
+```console
+python -m benchmarks.proof lease-base --out /tmp/raw --home home --seconds 480
+python -m benchmarks.proof lease-arms --out /tmp/raw --home home --base home/base-none.safetensors --seconds 530
+python -m benchmarks.proof collect --raw /tmp/raw --out benchmarks/proof/results
+python -m benchmarks.proof report --out benchmarks/proof/results --page docs/proof.md
+```
+
+The first makes world, batches and failing samples (about 30 GB in `/tmp/proof`, all cores) and trains the base; the
+second runs the arms of `benchmarks/proof/arms.py`, several at a time on one GPU, until all are done or the time is
+over. `--toy` does the same at a size for CPUs, where scores mean nothing. Run folders lie in `/tmp/raw/runs`:
+`aqr analyze /tmp/raw/runs/original-0 --baseline /tmp/raw/runs/none-0 --out report/`. `benchmarks/proof/data.py` says
+which scenes are `{PILOT}` and which `{TEST}`.
+"""
