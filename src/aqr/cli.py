@@ -143,7 +143,7 @@ def score(
 
 @app.command()
 def analyze(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders or training logs.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, training logs or folders of a sweep.")],
     out: Annotated[Path, typer.Option(help="Folder for report.html, report.md and report.json.")],
     baseline: Annotated[Path | None, typer.Option(help="The run to compare with.")] = None,
     lang: Annotated[str, typer.Option(help="en or zh.")] = "en",

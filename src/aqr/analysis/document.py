@@ -13,6 +13,7 @@ from aqr.analysis.findings import Finding
 from aqr.analysis.language import Message, Translator
 from aqr.analysis.recommend import Recommendation
 from aqr.analysis.run import CLASS_METRICS, GROUPS, METRICS, MODULATION, Evaluation, Run, Series, Snapshot, Training
+from aqr.analysis.studied import Studied, entry
 from aqr.analysis.whatif import Forecast, WhatIf
 
 _CONFIG: Final = (
@@ -37,13 +38,14 @@ _POINTS: Final = 400
 
 def document(
     runs: Sequence[Run],
-    main: Run,
+    main: Run | None,
     comparisons: Sequence[Comparison],
     findings: Sequence[Finding],
     recommendations: Sequence[Recommendation],
     grids: Iterable[WhatIf],
     verdict: Sequence[Message],
     extra_rows: Mapping[str, Mapping[str, float]],
+    studies: Sequence[Studied],
     translate: Translator,
 ) -> dict[str, Any]:
     """The report as JSON-ready values; NaN and infinity become null. `main` is the run that the verdict is about."""
@@ -51,13 +53,14 @@ def document(
         {
             "language": translate.language,
             "verdict": [translate.show(sentence) for sentence in verdict],
-            "main_run": main.name,
+            "main_run": None if main is None else main.name,
             "runs": [_run(run, translate) for run in runs],
             "extra_rows": [{"name": name, **row} for name, row in extra_rows.items()],
             "comparisons": [_comparison(one, translate) for one in comparisons],
             "findings": [_finding(one, translate) for one in findings],
             "recommendations": [_recommendation(one, translate) for one in recommendations],
             "whatif": [_grid(one, translate) for one in grids],
+            "studies": [entry(one) for one in studies],
         }
     )
     return out
@@ -152,6 +155,8 @@ def _evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
 
 def _snapshot(snapshot: Snapshot) -> dict[str, Any]:
     out: dict[str, Any] = {"forward": snapshot.forward, "ranks": snapshot.ranks, "pooled": snapshot.pooled}
+    if snapshot.settings:
+        out["settings"] = {**snapshot.settings, "stopped": snapshot.stopped}
     out["queries"] = [min(snapshot.queries), max(snapshot.queries)] if snapshot.queries else None
     for group in GROUPS:
         if group not in snapshot.samples:

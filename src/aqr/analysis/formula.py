@@ -105,7 +105,7 @@ def measured_settings(run: Run) -> dict[str, Setting]:
 
 def with_measured_settings(run: Run) -> Run:
     """The run with settings that its config does not state filled in from its figures, then from its name."""
-    stated = {name: one for name, one in run.settings.items() if one.origin == "config"}
+    stated = {name: one for name, one in run.settings.items() if one.origin in ("config", "moved")}
     named = {name: one for name, one in run.settings.items() if one.origin == "file name"}
     measured = measured_settings(run)
     settings: Mapping[str, Setting] = {**named, **measured, **stated}

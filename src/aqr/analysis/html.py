@@ -13,7 +13,15 @@ from typing import Any, Final
 
 from aqr.analysis.figures import Figure, figures
 from aqr.analysis.language import Translator
-from aqr.analysis.tables import Table, class_tables, overall_table, recommendation_table, run_table, whatif_table
+from aqr.analysis.tables import (
+    Table,
+    class_tables,
+    overall_table,
+    recommendation_table,
+    run_table,
+    study_tables,
+    whatif_table,
+)
 from aqr.errors import InputError
 
 _HERE: Final = Path(__file__).parent
@@ -34,6 +42,7 @@ def html_report(data: Mapping[str, Any], pictures: Sequence[Path], t: Translator
     parts = [
         _verdict(data, t),
         _table(overall_table(data, t), t),
+        *(_table(table, t) for table in study_tables(data, t)),
         _charts(list(figures(data, t)), t),
         _table(recommendation_table(data, t), t),
         _findings(data, t),
@@ -43,7 +52,7 @@ def html_report(data: Mapping[str, Any], pictures: Sequence[Path], t: Translator
         _table(whatif_table(data, t), t),
         _notes(data, t),
     ]
-    names = ", ".join(run["name"] for run in data["runs"])
+    names = ", ".join(one["name"] for one in (*data["runs"], *data["studies"]))
     return f"""<!DOCTYPE html>
 <html lang="{"zh-Hans" if t.language == "zh" else t.language}">
 <head>
@@ -76,7 +85,7 @@ def _plotly() -> str:
 
 def _verdict(data: Mapping[str, Any], t: Translator) -> str:
     sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in data["verdict"])
-    names = " · ".join(_breakable(run["name"]) for run in data["runs"])
+    names = " · ".join(_breakable(one["name"]) for one in (*data["runs"], *data["studies"]))
     title = escape(t("What AQR did"))
     return f'<header><h1>{title}</h1><p class="runs">{names}</p><div class="verdict">{sentences}</div></header>'
 

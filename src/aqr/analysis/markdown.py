@@ -6,14 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from aqr.analysis.language import Translator
-from aqr.analysis.tables import Table, class_tables, overall_table, recommendation_table, run_table, whatif_table
+from aqr.analysis.tables import (
+    Table,
+    class_tables,
+    overall_table,
+    recommendation_table,
+    run_table,
+    study_tables,
+    whatif_table,
+)
 
 
 def markdown_report(data: Mapping[str, Any], t: Translator) -> str:
     """The text of report.md."""
     parts = [f"# {t('What AQR did')}", *data["verdict"]]
     overall = overall_table(data, t)
-    parts += [_table(table) for table in (overall, *class_tables(data, t)) if table is not None]
+    tables = (overall, *study_tables(data, t), *class_tables(data, t))
+    parts += [_table(table) for table in tables if table is not None]
     if data["findings"]:
         words = {"critical": t("critical"), "warning": t("warning"), "info": t("note")}
         lines = [

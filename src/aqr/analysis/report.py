@@ -12,13 +12,16 @@ from aqr.analysis.comparison import compare
 from aqr.analysis.document import document
 from aqr.analysis.findings import Context, Finding, find_all
 from aqr.analysis.findings.finding import SEVERITIES
+from aqr.analysis.findings.study import study_findings, study_verdict
 from aqr.analysis.html import html_report
 from aqr.analysis.language import Translator
 from aqr.analysis.markdown import markdown_report
 from aqr.analysis.readers import read_run
 from aqr.analysis.readers.run_folder import evaluation_of_summary
+from aqr.analysis.readers.study import is_study, read_study
 from aqr.analysis.recommend import Recommendation, recommend
 from aqr.analysis.run import METRICS, Run
+from aqr.analysis.studied import examine
 from aqr.analysis.verdict import verdict
 from aqr.analysis.whatif import WhatIf, anchors_of, whatif
 from aqr.errors import InputError
@@ -59,7 +62,8 @@ def analyze(
     """Read runs, compare them, say what AQR did and what to try next, and write report.html, report.md and report.json.
 
     Args:
-        runs: logs, TensorBoard folders or run folders. The report is mainly about the first that uses AQR.
+        runs: logs, TensorBoard folders, run folders, or folders of `aqr sweep`. The report is mainly about the first
+            run that uses AQR, or about the study where there are no runs.
         baseline: the run without AQR that was trained the same way. Where none is given and exactly one of `runs` is
             known not to use AQR, that one serves.
         out: folder for the report; made where missing.
@@ -81,8 +85,11 @@ def analyze(
         raise InputError("no run is given; name at least one log, TensorBoard folder or run folder")
     _check_metrics(reference_metrics or {}, "the reference")
     rows = {name: _figures(name, row) for name, row in (extra_rows or {}).items()}
-    read = [read_run(path) for path in runs]
+    studies = [examine(read_study(path)) for path in runs if is_study(path)]
+    read = [read_run(path) for path in runs if not is_study(path)]
     base = read_run(baseline) if baseline is not None else _without_aqr(read)
+    if studies and not read and base is not None:
+        raise InputError(f"{baseline}: a study has no baseline; leave --baseline out")
     if base is not None and all(base is not run for run in read):
         read.append(base)
     read = _distinct(read)
@@ -101,14 +108,19 @@ def analyze(
             recommendations += recommend(run, comparison)
             if anchors_of(run):
                 grids.append(whatif(run, GRID_CLAMPS, GRID_RESIDUALS))
+    for studied in studies:
+        findings += study_findings(studied)
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    main = _main(read, base)
-    sentences = verdict(
-        main,
-        comparisons.get(main.name),
-        [finding for finding in findings if finding.run == main.name],
-        [one for one in recommendations if one.run == main.name],
-    )
+    main = _main(read, base) if read else None
+    if main is None:
+        sentences = study_verdict(studies[0])
+    else:
+        sentences = verdict(
+            main,
+            comparisons.get(main.name),
+            [finding for finding in findings if finding.run == main.name],
+            [one for one in recommendations if one.run == main.name],
+        )
     data = document(
         read,
         main,
@@ -118,6 +130,7 @@ def analyze(
         grids,
         sentences,
         rows,
+        studies,
         translate,
     )
     folder = Path(out)

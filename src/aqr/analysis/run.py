@@ -151,6 +151,8 @@ class Snapshot:
         samples: group -> statistic -> one value per rank that printed it (one value where pooled).
         queries: weights per sample, one count per rank that printed a shape.
         changes: (largest |F'| of the image features, largest |F' − F|) of one rank, one pair per intact debug block.
+        settings: max_weight_clamp and residual_weight of this forward pass, in runs that move them.
+        stopped: whether the controller of such a run had given up.
     """
 
     forward: int
@@ -159,6 +161,8 @@ class Snapshot:
     samples: Mapping[str, Mapping[str, Floats]]
     queries: tuple[int, ...] = ()
     changes: tuple[tuple[float, float], ...] = ()
+    settings: Mapping[str, float] = field(default_factory=dict)
+    stopped: bool = False
 
     def values(self, group: str, statistic: str) -> Floats:
         """One value per rank; empty where not stated."""
@@ -194,11 +198,12 @@ class Setting:
     """A setting and where it was found.
 
     Attributes:
-        origin: `config` (printed or saved), `measured` (follows from logged figures) or `file name`.
+        origin: `config` (printed or saved), `measured` (follows from logged figures), `file name`, or `moved` (where
+            training had moved it by the last snapshot).
     """
 
     value: str | float | int | bool
-    origin: Literal["config", "measured", "file name"]
+    origin: Literal["config", "measured", "file name", "moved"]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from aqr.analysis.language import Translator, text
 from aqr.analysis.run import CLASS_METRICS, METRICS
 
 NOTHING = "–"
+_BEST = 10
+"""Trials of a study that are shown."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,8 @@ def _errors_by_class(data: Mapping[str, Any], t: Translator) -> Table | None:
 def run_table(data: Mapping[str, Any], t: Translator) -> Table | None:
     """Settings, training and cost of every run."""
     runs = data["runs"]
+    if not runs:
+        return None
     rows: list[tuple[str, ...]] = []
     for label, show in (
         (t("source"), lambda run: t(run["kind"])),
@@ -150,6 +154,46 @@ def _setting(run: Mapping[str, Any], name: str, t: Translator) -> str:
 def _snapshots(run: Mapping[str, Any]) -> str:
     snapshots = run["aqr"]["snapshots"]
     return f"{len(snapshots)} × {max(one['ranks'] for one in snapshots)}" if snapshots else NOTHING
+
+
+def study_tables(data: Mapping[str, Any], t: Translator) -> list[Table]:
+    """The best trials of every study."""
+    out = []
+    for study in data["studies"]:
+        first = study["objectives"][0]
+        done = [trial for trial in study["trials"] if trial["values"]]
+        several = len(study["objectives"]) > 1
+        shown = [trial for trial in done if trial["number"] in study["best"]] if several else done
+        shown = sorted(shown, key=lambda trial: -trial["values"][first])[:_BEST]
+        if not shown:
+            continue
+        keys = [axis["key"] for axis in study["search"]]
+        rows = [
+            (
+                str(trial["number"]),
+                *(shown_number(trial["values"][name]) for name in study["objectives"]),
+                *(_param(trial["params"][key]) for key in keys),
+            )
+            for trial in shown
+        ]
+        counts = [sum(trial["state"] == state for trial in study["trials"]) for state in ("complete", "pruned")]
+        errors = sum(trial["error"] is not None for trial in study["trials"])
+        note = t.show(
+            text(
+                "{complete} trials complete, {pruned} ended early, {failed} could not be trained.",
+                complete=counts[0],
+                pruned=counts[1],
+                failed=errors,
+            )
+        )
+        head = (t("trial"), *study["objectives"], *(key.rpartition(".")[2] for key in keys))
+        title = t.show(text("Best trials of study {name}", name=study["name"]))
+        out.append(Table("study", title, head, tuple(rows), note))
+    return out
+
+
+def _param(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def recommendation_table(data: Mapping[str, Any], t: Translator) -> Table | None:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from aqr.analysis.figures.figure import COLOURS, Figure
-from aqr.analysis.figures.routing import maps, modulation, weights, whatif
+from aqr.analysis.figures.routing import adaptation, maps, modulation, weights, whatif
 from aqr.analysis.figures.scores import classes
+from aqr.analysis.figures.study import study_figures
 from aqr.analysis.figures.training import gradients, losses, parts, timings
 from aqr.analysis.language import Translator
 
@@ -18,11 +19,12 @@ _LONGEST: Final = 20
 
 def figures(data: Mapping[str, Any], t: Translator) -> Iterator[Figure]:
     """Every chart that the data allow."""
+    yield from study_figures(data, t)
     short = _short_names([run["name"] for run in data["runs"]])
     runs: Sequence[Mapping[str, Any]] = [{**run, "name": short[run["name"]]} for run in data["runs"]]
     data = {**data, "comparisons": [{**one, "run": short[one["run"]]} for one in data["comparisons"]]}
     colours = {run["name"]: COLOURS[number % len(COLOURS)] for number, run in enumerate(runs)}
-    makers = (losses, parts, classes, weights, modulation, maps, whatif, timings, gradients)
+    makers = (losses, parts, classes, weights, modulation, adaptation, maps, whatif, timings, gradients)
     for maker in makers:
         figure = maker(data, runs, colours, t)
         if figure is not None:

@@ -222,6 +222,62 @@ def whatif(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator)
     )
 
 
+def adaptation(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator) -> Figure | None:
+    """Settings that training moved, above what they did to the image features."""
+    shown = [run for run in runs if any("settings" in one for one in run["aqr"]["snapshots"])]
+    if not shown:
+        return None
+    names = ("relative_change", "residual_weight", "max_weight_clamp")
+    traces: list[dict[str, Any]] = []
+    for run in shown:
+        snapshots = [one for one in run["aqr"]["snapshots"] if "settings" in one and one["modulation_pers"]]
+        for place, name in enumerate(names):
+            suffix = "" if place == 0 else str(place + 1)
+            values = [
+                100 * one["modulation_pers"]["relative_change"] if place == 0 else one["settings"][name]
+                for one in snapshots
+            ]
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines",
+                    "x": [one["forward"] for one in snapshots],
+                    "y": values,
+                    "name": run["name"],
+                    "showlegend": place == 0 and len(shown) > 1,
+                    "line": {"color": colours[run["name"]], "width": 2},
+                    "xaxis": "x",
+                    "yaxis": f"y{suffix}",
+                    "hovertemplate": f"%{{x}}: {name} %{{y:.3f}}<extra></extra>",
+                }
+            )
+    low, high = (100 * edge for edge in CAMERA_CHANGE)
+    band = {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": low, "y1": high, "fillcolor": BAND}
+    titles = (t("image change, %"), "residual_weight", "max_weight_clamp")
+    layout = layout_of(
+        t,
+        "iteration",
+        "",
+        height=560,
+        shapes=[{**band, "line": {"width": 0}, "layer": "below"}],
+        xaxis={"anchor": "y3"},
+    )
+    for place, (title, domain) in enumerate(zip(titles, ([0.7, 1], [0.36, 0.64], [0, 0.3]), strict=True)):
+        layout["yaxis" + ("" if place == 0 else str(place + 1))] = {
+            "title": {"text": title},
+            "domain": domain,
+            "automargin": True,
+            "zeroline": False,
+            "nticks": 4,
+        }
+    return Figure(
+        "adaptation",
+        text("Settings that moved"),
+        text("Change of image features, residual and clamp at each snapshot; the wanted band is green."),
+        {"data": traces, "layout": layout},
+    )
+
+
 def _forecast(cell: Mapping[str, Any], factor: str) -> str:
     low, high = (100 * edge for edge in cell["camera"])
     return f"{low:.1f}–{high:.1f} %<br>{factor} {cell['theoretical_max']:.2f}"

@@ -56,11 +56,12 @@ Check = Callable[[Context], Iterable[Finding]]
 
 def find_all(context: Context) -> Iterator[Finding]:
     """Every finding about one run, the most severe first."""
-    from aqr.analysis.findings import cost, maps, modulation, router, scores, training
+    from aqr.analysis.findings import adaptation, cost, maps, modulation, router, scores, training
 
     checks: tuple[Check, ...] = (
         *scores.CHECKS,
         *modulation.CHECKS,
+        *adaptation.CHECKS,
         *router.CHECKS,
         *maps.CHECKS,
         *training.CHECKS,

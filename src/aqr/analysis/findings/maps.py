@@ -28,9 +28,10 @@ def clamp(context: Context) -> Iterator[Finding]:
     """Maps above the clamp, or standing at it."""
     run = context.run
     limit = run.number("max_weight_clamp")
-    if not run.snapshots or limit is None:
+    snapshots = [one for one in run.snapshots if one.settings.get("max_weight_clamp", limit) == limit]
+    if not snapshots or limit is None:
         return
-    highs = {group: np.concatenate([one.values(group, "max") for one in run.snapshots]) for group in MAPS}
+    highs = {group: np.concatenate([one.values(group, "max") for one in snapshots]) for group in MAPS}
     highs = {group: values for group, values in highs.items() if len(values)}
     above = {group: int((values > limit * (1 + _TOLERANCE)).sum()) for group, values in highs.items()}
     if any(above.values()):
@@ -62,7 +63,7 @@ def clamp(context: Context) -> Iterator[Finding]:
     at = {group: int((values >= limit * (1 - _TOLERANCE)).sum()) for group, values in highs.items()}
     if not any(at.values()):
         return
-    shares = {group: np.concatenate([one.values(group, "clamped_share") for one in run.snapshots]) for group in MAPS}
+    shares = {group: np.concatenate([one.values(group, "clamped_share") for one in snapshots]) for group in MAPS}
     largest = max((float(values.max()) for values in shares.values() if len(values)), default=None)
     always = any(at[group] == len(values) for group, values in highs.items())
     yield Finding(

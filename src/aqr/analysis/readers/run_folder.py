@@ -40,6 +40,9 @@ def read_run_folder(folder: Path) -> Run:
         snapshot = _snapshot(line)
         if snapshot is not None:
             snapshots[snapshot.forward] = snapshot
+    if snapshots:
+        last = snapshots[max(snapshots)].settings
+        settings |= {name: Setting(value, "moved") for name, value in last.items()}
     evaluations = []
     for path in sorted(folder.glob("eval/*/metrics.json")):
         evaluation = _evaluation(path, notes)
@@ -159,7 +162,20 @@ def _snapshot(line: Mapping[str, Any]) -> Snapshot | None:
             samples[group] = stats
     shape = _mapping(line.get("lidar_weights")).get("shape")
     queries = (shape[1],) if isinstance(shape, list) and len(shape) == 2 and isinstance(shape[1], int) else ()
-    return Snapshot(forward, ranks if isinstance(ranks, int) else 1, True, samples, queries)
+    moved = {
+        name: number
+        for name in ("max_weight_clamp", "residual_weight")
+        if (number := _number(_mapping(line.get("settings")).get(name))) is not None and math.isfinite(number)
+    }
+    return Snapshot(
+        forward,
+        ranks if isinstance(ranks, int) else 1,
+        True,
+        samples,
+        queries,
+        settings=moved if len(moved) == 2 else {},
+        stopped=_mapping(line.get("controller")).get("stopped") is True,
+    )
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
