@@ -86,7 +86,7 @@ def _plotly() -> str:
 def _verdict(data: Mapping[str, Any], t: Translator) -> str:
     sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in data["verdict"])
     names = " · ".join(_breakable(one["name"]) for one in (*data["runs"], *data["studies"]))
-    title = escape(t("What AQR did"))
+    title = escape(t("What AQR did") if data["runs"] else t("What the search found"))
     return f'<header><h1>{title}</h1><p class="runs">{names}</p><div class="verdict">{sentences}</div></header>'
 
 

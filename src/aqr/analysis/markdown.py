@@ -19,7 +19,8 @@ from aqr.analysis.tables import (
 
 def markdown_report(data: Mapping[str, Any], t: Translator) -> str:
     """The text of report.md."""
-    parts = [f"# {t('What AQR did')}", *data["verdict"]]
+    title = t("What AQR did") if data["runs"] else t("What the search found")
+    parts = [f"# {title}", *data["verdict"]]
     overall = overall_table(data, t)
     tables = (overall, *study_tables(data, t), *class_tables(data, t))
     parts += [_table(table) for table in tables if table is not None]

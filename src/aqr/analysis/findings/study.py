@@ -110,7 +110,7 @@ def _trials(studied: Studied) -> Iterator[Finding]:
         yield Finding(
             "study.failed-trials",
             "warning",
-            text("{count} trials could not be trained", count=len(failed)),
+            text("Trials that could not be trained: {count}", count=len(failed)),
             text("The first says: {reason}", reason=str(failed[0].error)),
             {"trials": [trial.number for trial in failed]},
             bands.ARITHMETIC,
