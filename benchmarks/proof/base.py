@@ -65,7 +65,10 @@ def train_base(place: Place, arm: str, seconds: float | None, seed: int = 0) -> 
     path = place.out / f"base-{arm}.json"
     write_json(path, result)
     for name, wanted in ((PILOT, KEY_CONDITIONS), (TEST, KEY_CONDITIONS), (TEST, None)):
-        scores = score(detector, Split(place, settings, name), device, wanted)
+        split = Split(place, settings, name)
+        if not len(split.rows):
+            continue
+        scores = score(detector, split, device, wanted)
         result[name] = scores.summary()
         write_json(path, result)
         shown = {name_of(c): round(100 * result[name]["mAP"][name_of(c)], 1) for c in KEY_CONDITIONS}

@@ -109,6 +109,8 @@ def _method(comparison: Comparison) -> str:
     )
     seconds = sum(run["effort"]["seconds"] for run in comparison.runs)
     seconds += sum(base["effort"]["seconds"] for base in comparison.bases.values())
+    cost = f"{seconds / 3600:.1f} hours of training, several processes at a time, on {', '.join(devices)}"
+    cost = cost if devices else "nothing has been run yet"
     others = 1 - LIDAR_DROPOUT - CAMERA_DROPOUT - OTHER_FAILURES * (len(KINDS) - 1)
     return f"""## Method
 
@@ -124,7 +126,7 @@ def _method(comparison: Comparison) -> str:
 - **Figures**: mAP by `aqr.scoring`. A failure counts as the mean over its severities, "failures" is the mean over the
   {len(KINDS)} failures. Differences pair runs of the same seed. Their 95 % intervals hold both sources of chance: other
   scenes (bootstrap over scenes, the same draws for every arm) and other seeds (spread pooled over all arms).
-- **Cost**: {seconds / 3600:.1f} hours of training in all, several processes at a time, on {", ".join(devices)}.
+- **Cost**: {cost}.
 """
 
 

@@ -48,9 +48,10 @@ def alive(detector: Detector, output: DetectorOutput, batch: Batch) -> dict[str,
     black = batch.images.flatten(2).amax(-1) < BLACK
     visible = output.aqr.visible
     assert visible is not None
-    blind = visible.any(1) & ~(visible & ~black[..., None]).any(1)
+    sighted = (visible & ~black[..., None]).any(1)
+    blind = visible.any(1) & ~sighted
     margin = found[..., 0] - found[..., 1]
-    of_lidar = F.softplus(margin) * (dead & ~blind)
+    of_lidar = F.softplus(margin) * (dead & sighted)
     of_camera = F.softplus(-margin) * (blind & ~dead)
     return {"loss_router": WEIGHT * (of_lidar + of_camera).sum() / max(margin.numel(), 1)}
 

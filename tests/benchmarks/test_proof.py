@@ -1,0 +1,301 @@
+"""The experiment of docs/proof.md: its data are the library's, its arms differ as they say, its figures add up."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.proof.arms import ARMS, BASELINE, build, schedule
+from benchmarks.proof.base import train_base
+from benchmarks.proof.batches import POINT_STEP, arm_order, base_order, load, pack, step_path, stream, unpack
+from benchmarks.proof.collect import collect
+from benchmarks.proof.compare import Comparison
+from benchmarks.proof.conditions import Split
+from benchmarks.proof.data import _Maker
+from benchmarks.proof.figures import CLEAN, FAILURES, Spread, difference, figures, spread
+from benchmarks.proof.finetune import run_arm
+from benchmarks.proof.plan import PILOT, TEST, TOY, TRAIN, Place, conditions, config, name_of
+from benchmarks.proof.report import write_report
+from benchmarks.proof.supervision import alive, evidence
+from scipy import stats
+
+from aqr.batch import Batch
+from aqr.data.dataset import NuScenesDataset
+from aqr.data.failures.catalogue import KINDS, Failure
+from aqr.data.failures.harm import Corruption
+from aqr.data.samples import collate
+from aqr.training.checkpoint import load_weights
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def place(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """Caches of two training steps and of the two samples of the test split, under every condition."""
+    work = tmp_path_factory.mktemp("proof")
+    (work / "world").symlink_to(world)
+    scale = dataclasses.replace(
+        TOY,
+        version="v1.0-mini",
+        splits=("mini_train", "mini_val"),
+        pilot_scenes=0,
+        cached_steps=2,
+        base_steps=2,
+        arm_steps=2,
+    )
+    here = Place(work, work / "out", scale)
+    maker = _Maker(here, config(here))
+    for job in maker.jobs():
+        maker.make(job)
+    return here
+
+
+@pytest.fixture(scope="module")
+def batch(place: Place) -> Batch:
+    return unpack(load(step_path(place.cache(TRAIN), 0)), CPU)
+
+
+def assert_same(got: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal, unknown velocities included."""
+    torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_packing_keeps_all_but_far_points(place: Place) -> None:
+    settings = config(place)
+    dataset = NuScenesDataset(
+        settings.data, settings.sensors, "mini_val", training=False, pc_range=settings.detector.pc_range
+    )
+    before = collate([dataset[0], dataset[3]])
+    after = unpack(pack(before, reach=40.0), CPU)
+    near = (before.points[:, :3].abs() < 40.0).all(1)
+    assert 0 < near.sum() < len(near)
+    torch.testing.assert_close(after.points, before.points[near], rtol=0, atol=0.5 * max(POINT_STEP) + 1e-5)
+    assert (after.points[:, :3] - before.points[near, :3]).abs().max() < 0.0011
+    first = int(near[: before.point_counts[0]].sum())
+    assert after.point_counts == [first, int(near.sum()) - first]
+    for name in ("images", "lidar2img", "boxes", "labels"):
+        assert_same(getattr(after, name), getattr(before, name))
+
+
+@pytest.mark.parametrize("name", ["lidar_fog-2", "lidar_drop-3", "dark-3", "camera_stuck-1", "spatial_misalignment-2"])
+def test_cached_conditions_are_what_the_data_set_gives(place: Place, name: str) -> None:
+    kind, _, severity = name.rpartition("-")
+    failure = Failure(kind, int(severity))
+    settings = config(place)
+    split = Split(place, settings, TEST)
+    (samples, got), *others = split.batches(failure, CPU)
+    assert not others
+    assert list(samples) == [0, 1]
+    dataset = NuScenesDataset(
+        settings.data,
+        settings.sensors,
+        "mini_val",
+        training=False,
+        pc_range=settings.detector.pc_range,
+        corruption=Corruption(failure),
+    )
+    expected = unpack(pack(collate([dataset[0], dataset[5]]), reach=60.0), CPU)
+    assert [frame.sample_token for frame in got.frames] == [dataset[n].frame.sample_token for n in (0, 5)]
+    for field in ("points", "images", "lidar2img", "boxes", "labels"):
+        assert_same(getattr(got, field), getattr(expected, field))
+    assert got.point_counts == expected.point_counts
+
+
+def test_orders_depend_on_the_seed_alone() -> None:
+    assert sorted(base_order(10, 5)[:5]) == sorted(base_order(10, 5)[5:]) == list(range(5))
+    assert base_order(7, 5) == base_order(10, 5)[:7]
+    assert arm_order(30, 100, 1) == arm_order(30, 100, 1) != arm_order(30, 100, 2)
+    assert len(set(arm_order(30, 100, 1))) == 30
+
+
+def test_batches_come_in_order_and_errors_come_through(place: Place) -> None:
+    order = [1, 0, 1]
+    labels = [batch.labels for batch in stream(place.cache(TRAIN), order, CPU)]
+    for number, got in zip(order, labels, strict=True):
+        assert torch.equal(got, load(step_path(place.cache(TRAIN), number))["labels"])
+    with pytest.raises(TimeoutError, match="does not come"):
+        list(stream(place.cache(TRAIN), [0, 7], CPU, patience=0.1))
+
+
+def test_every_arm_is_run_once_before_any_is_run_again() -> None:
+    runs = schedule()
+    assert len(runs) == len(set(runs)) == sum(arm.seeds for arm in ARMS.values())
+    assert {name for name, _ in runs[: len(ARMS)]} == set(ARMS)
+
+
+def train_step(name: str, place: Place, batch: Batch) -> tuple[Any, Any]:
+    torch.manual_seed(0)
+    detector = build(name, config(place, **ARMS[name].sections())).train()
+    return detector, detector(batch, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_original_cuts_the_weights_from_the_graph_and_its_mended_twin_does_not(place: Place, batch: Batch) -> None:
+    for name, learns in (("original", False), ("mend-cut", True)):
+        detector, output = train_step(name, place, batch)
+        sum(detector.losses(output, batch).values()).backward()
+        found = [p.grad is not None and bool(p.grad.any()) for p in detector.aqr.router.logits.parameters()]
+        assert found == [learns, learns]
+
+
+def test_the_original_renders_the_truth_and_its_mended_twin_does_not(place: Place, batch: Batch) -> None:
+    moved = dataclasses.replace(batch, boxes=batch.boxes + torch.tensor([9.0, 4.0, 0, 0, 0, 0, 0, 0, 0]))
+    for name, leaks in (("original", True), ("mend-leak", False)):
+        maps = [train_step(name, place, given)[1].aqr.bev_map for given in (batch, moved)]
+        assert torch.equal(*maps) != leaks
+    output = train_step("original", place, batch)[1]
+    assert output.aqr.lidar_weights.shape == output.reference_points.shape[:2]
+    plain = train_step("mend-leak", place, batch)[1]
+    assert torch.equal(output.noised.reference_points, plain.noised.reference_points)
+
+
+def test_the_original_piles_invisible_queries_up_and_its_mended_twin_does_not(place: Place, batch: Batch) -> None:
+    corners = {}
+    for name in ("original", "mend-pile"):
+        detector, _ = train_step(name, place, batch)
+        output = detector.eval()(batch)
+        invisible = ~output.aqr.visible.any(1)
+        assert invisible.any()
+        corners[name] = output.aqr.image_maps[:, 0, 0, 0]
+    assert (corners["original"] > corners["mend-pile"] + 0.1).all()
+
+
+def test_a_dead_sensor_is_told_to_weigh_less(place: Place, batch: Batch) -> None:
+    detector, _ = train_step("alive", place, batch)
+    no_points = dataclasses.replace(batch, points=batch.points[:0], point_counts=[0] * len(batch))
+    black = dataclasses.replace(batch, images=torch.zeros_like(batch.images))
+    for given, sign in ((no_points, 1.0), (black, -1.0)):
+        output = detector(given, generator=torch.Generator().manual_seed(1))
+        output.aqr.log_weights.retain_grad()
+        alive(detector, output, given)["loss_router"].backward()
+        slope = output.aqr.log_weights.grad
+        concerned = output.aqr.visible.any(1)
+        assert (sign * slope[:, concerned][..., 0] > 0).all()
+        assert (sign * slope[:, concerned][..., 1] < 0).all()
+        assert (slope[:, ~concerned] == 0).all()
+    both = dataclasses.replace(no_points, images=black.images)
+    assert alive(detector, detector(both), both)["loss_router"].item() == 0
+
+
+def test_the_sensor_that_was_right_is_told_to_weigh_more(place: Place, batch: Batch) -> None:
+    detector, output = train_step("experts", place, batch)
+    right = output.solo.codes.clone(), output.solo.logits.clone()
+    for sensor in (0, 1):
+        codes, logits = (part.clone() for part in right)
+        first = 0
+        for sample, count in enumerate(batch.box_counts):
+            boxes = batch.boxes[first : first + count]
+            queries = torch.arange(min(count, codes.shape[2]))
+            logits[sensor, sample] = -6.0
+            codes[sensor, sample, queries, :2] = boxes[queries, :2]
+            logits[sensor, sample, queries, batch.labels[first : first + len(queries)]] = 6.0
+            first += count
+        solo = dataclasses.replace(output.solo, codes=codes, logits=logits)
+        weights = torch.zeros_like(output.aqr.log_weights, requires_grad=True)
+        told = dataclasses.replace(output, solo=solo, aqr=dataclasses.replace(output.aqr, log_weights=weights))
+        evidence(detector, told, batch)["loss_router"].backward()
+        slope = weights.grad.sum((0, 1, 2))
+        assert slope[1 - sensor] > 0 > -slope[1 - sensor]
+        assert abs(slope[sensor]) < 0.2 * abs(slope[1 - sensor])
+
+
+def test_figures_weigh_failures_alike() -> None:
+    names = [name_of(condition) for condition in conditions()]
+    values = np.array([0.9 if name == "clean" else 0.5 for name in names])
+    values[names.index("lidar_drop-3")] = 0.2
+    values[[names.index(f"dark-{severity}") for severity in (1, 2, 3)]] = (0.3, 0.2, 0.1)
+    found = figures(names, values)
+    assert found["clean"] == 0.9
+    assert found["lidar_drop"] == pytest.approx(0.2)
+    assert found["dark"] == pytest.approx(0.2)
+    assert found["failures"] == pytest.approx((0.5 * (len(KINDS) - 2) + 0.2 + 0.2) / len(KINDS))
+    assert found["LiDAR failures"] == pytest.approx((0.5 * 6 + 0.2) / 7)
+    assert found["camera failures"] == pytest.approx((0.5 * 6 + 0.2) / 7)
+
+
+def test_intervals_are_students_where_only_seeds_matter_and_normal_where_only_scenes_do() -> None:
+    values = [0.01, 0.03, 0.02, 0.06]
+    alone = difference(values, 0.0, spread([values]))
+    expected = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert (alone.low, alone.high) == pytest.approx(expected)
+    scenes = difference(values, 0.02, Spread(0.0, 3))
+    assert scenes.high - scenes.value == pytest.approx(1.959964 * 0.02, rel=1e-5)
+    assert spread([[1.0, 3.0], [10.0, 10.0, 13.0]]).deviation == pytest.approx(np.sqrt((2 + 6) / 3))
+
+
+def test_intervals_hold_what_they_promise() -> None:
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(2000):
+        arms = random.normal(0, 0.01, (4, 3)) + 0.05
+        shift = random.normal(0, 0.006)
+        found = difference((arms[0] + shift).tolist(), 0.006, spread(arms.tolist()))
+        held += found.low <= 0.05 <= found.high
+    assert 0.93 < held / 2000 < 0.975
+
+
+def made_up_run(arm: str, seed: int, clean: float, failing: float, pilot: float) -> dict[str, Any]:
+    names = [name_of(condition) for condition in conditions()]
+    scores = {name: clean if name == "clean" else failing for name in names}
+    judged = {name: clean if name == "clean" else pilot for name in names}
+    return {
+        "arm": arm,
+        "says": "",
+        "seed": seed,
+        "effort": {"steps": 1, "seconds": 1.0, "memory_mb": 0.0},
+        "device": "none",
+        "parameters": 1,
+        TEST: {"mAP": scores, "NDS": scores},
+        PILOT: {"mAP": judged, "NDS": judged},
+    }
+
+
+def test_the_choice_is_made_on_the_pilot_among_candidates_that_stay_clean() -> None:
+    runs = [
+        made_up_run(BASELINE, 0, 0.5, 0.30, 0.30),
+        made_up_run("attention", 0, 0.5, 0.30, 0.33),
+        made_up_run("centered", 0, 0.5, 0.39, 0.32),
+        made_up_run("experts", 0, 0.4, 0.40, 0.40),
+        made_up_run("mend-cut", 0, 0.5, 0.40, 0.40),
+        made_up_run("none-solo", 0, 0.5, 0.40, 0.40),
+    ]
+    comparison = Comparison(runs, {}, {}, {})
+    assert comparison.chosen() == "attention"
+    assert comparison.differences("centered", BASELINE, FAILURES) == [pytest.approx(0.09)]
+    assert comparison.difference("centered", CLEAN) is None
+    assert Comparison(runs[:1], {}, {}, {}).chosen() is None
+
+
+def test_from_base_to_page(place: Place) -> None:
+    train_base(place, BASELINE, seconds=None)
+    base = place.out / "runs" / "base-none" / "checkpoints" / "final.safetensors"
+    again = build("sigmoid-gated", config(place, **ARMS["sigmoid-gated"].sections()))
+    assert all(name.startswith("aqr.") for name in load_weights(again, base).missing)
+    splits = {name: Split(place, config(place), TEST) for name in (PILOT, TEST)}
+    runs = {arm: run_arm(place, arm, 0, base, splits) for arm in (BASELINE, "sigmoid-gated", "original", "experts")}
+    first = {
+        arm: json.loads((place.out / "runs" / f"{arm}-0" / "metrics.jsonl").read_text().splitlines()[0]) for arm in runs
+    }
+    assert first["sigmoid-gated"]["loss"] == pytest.approx(first[BASELINE]["loss"], rel=1e-5)
+    assert first["experts"]["loss_cls"] == pytest.approx(first[BASELINE]["loss_cls"], rel=1e-4)
+    assert first["original"]["loss"] != pytest.approx(first[BASELINE]["loss"], rel=1e-5)
+    assert runs[BASELINE]["weights"] is None
+    lidar, camera = runs["original"]["weights"]["lidar_drop-3"]["all"]["all"]
+    assert 0 < lidar < 1
+    assert 0 < camera < 1
+
+    results = place.work / "results"
+    collect(place.out, results)
+    comparison = Comparison.read(results)
+    assert comparison.differences("original", BASELINE, CLEAN) == [
+        pytest.approx(runs["original"][TEST]["mAP"]["clean"] - runs[BASELINE][TEST]["mAP"]["clean"])
+    ]
+    page = place.work / "page" / "proof.md"
+    write_report(results, page)
+    text = page.read_text()
+    assert "| original |" in text
+    pictures = {path.name for path in page.parent.glob("*.png")}
+    assert pictures == {"proof-arms.png", "proof-failures.png", "proof-weights.png"}
+    assert all(f"]({name})" in text for name in pictures)
