@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from aqr.bench.inputs import FIRST_SHAPE, ModulationInputs, Shape
 from aqr.bench.inputs import modulation_inputs as make_inputs
@@ -41,7 +42,7 @@ def looped(module: AQRModulation, inputs: ModulationInputs) -> tuple[Tensor, Ten
             state = state + _attend(
                 router.camera_attention, query, image_tokens[sample], on_images, sample, number, MAX_VIEWS
             )
-            weights = router.logits(router.hidden(router.norm(state)).relu()).sigmoid()
+            weights = router.logits(F.silu(router.hidden(router.norm(state)))).sigmoid()
             bev_map = _splat(bev_map, weights[0], on_bev, sample, number, module.gaussian_sigma)
             image_map = _splat(image_map, weights[1], on_images, sample, number, module.gaussian_sigma)
         bev_maps.append(bev_map)

@@ -18,6 +18,7 @@ from aqr.bench.timing import Clock, Rates, Timing
 from aqr.modulation import AQRModulation
 from aqr.modulation.route import MAX_VIEWS
 
+LARGEST_SHAPE = Shape(batch=16, queries=3600, bev=(256, 256), cameras=12)
 TARGET_FIRST = 1.0
 TARGET_SECOND = 1.2
 TARGET_INFERENCE = 0.25
@@ -57,31 +58,33 @@ def speed(clock: Clock, rates: Rates) -> Section:
 
 
 def growth(clock: Clock, largest: Shape | None = None) -> tuple[Section, Growth]:
-    """Forward + backward along each axis from the first shape, the others held.
+    """Forward + backward along each axis from the first shape, the other sizes held.
 
     Args:
         clock: of the device.
         largest: bounds of every axis, for a device on which the whole range would take too long.
     """
-    axes: dict[str, list[tuple[int, Shape]]] = {
-        "queries": [(n, replace(FIRST_SHAPE, queries=n)) for n in (300, 600, 900, 1800, 3600)],
-        "batch": [(n, replace(FIRST_SHAPE, batch=n)) for n in (1, 2, 4, 8, 16)],
-        "map side": [(n, replace(FIRST_SHAPE, bev=(n, n))) for n in (64, 96, 128, 192, 256)],
-        "cameras": [(n, replace(FIRST_SHAPE, cameras=n)) for n in (1, 2, 4, 6, 9, 12)],
+    base, most = FIRST_SHAPE, largest or LARGEST_SHAPE
+    base = replace(
+        base,
+        batch=min(base.batch, most.batch),
+        queries=min(base.queries, most.queries),
+        bev=min(base.bev, most.bev),
+        cameras=min(base.cameras, most.cameras),
+    )
+    axes = {
+        "queries": [(n, replace(base, queries=n)) for n in (300, 600, 900, 1800, 3600) if n <= most.queries],
+        "batch": [(n, replace(base, batch=n)) for n in (1, 2, 4, 8, 16) if n <= most.batch],
+        "map side": [(n, replace(base, bev=(n, n))) for n in (64, 96, 128, 192, 256) if n <= most.bev[0]],
+        "cameras": [(n, replace(base, cameras=n)) for n in (1, 2, 4, 6, 9, 12) if n <= most.cameras],
     }
-    section, measured = Section("AQR forward + backward: how its cost grows"), Growth()
+    section, measured = Section(f"AQR forward + backward: how its cost grows from {base}"), Growth()
+    warm_up = 3 if clock.device.type == "cuda" else 1
     for axis, points in axes.items():
         measured[axis] = []
         for value, shape in points:
-            if largest is not None:
-                if shape.queries > largest.queries or shape.bev > largest.bev or shape.cameras > largest.cameras:
-                    continue
-                if axis != "batch":
-                    shape = replace(shape, batch=min(shape.batch, largest.batch))
-                elif value > largest.batch:
-                    continue
             step = _training_step(shape, clock.device)
-            timing, peak = clock.time(step, warm_up=3 if clock.device.type == "cuda" else 1), clock.peak_mb(step)
+            timing, peak = clock.time(step, warm_up), clock.peak_mb(step)
             measured[axis].append((value, timing.median, peak))
             memory = "" if peak is None else f"{peak:.0f} MB"
             section.rows.append(_row(f"{axis} {value}", timing, None, None, memory))
