@@ -209,6 +209,12 @@ def live(note: Note, device: str, small: bool) -> None:
     with torch.no_grad():
         note("milliseconds_per_batch_in_turn", median_ms(lambda: dataset.batch(draws), device))
         note("milliseconds_by_part", _parts(dataset, draws, device))
+        usual, found = rendering.PIXELS, {}
+        for bits in () if small else (20, 21, 22, 23, 24, 25):
+            rendering.PIXELS = 1 << bits
+            found[f"2^{bits}"] = median_ms(lambda: dataset.batch(draws), device)
+            note("milliseconds_per_batch_by_pixels_at_a_time", found)
+        rendering.PIXELS = usual
         if device != "cpu":
             _tiles(note, dataset, draws, size, device)
             _profile(note, dataset, draws)

@@ -175,6 +175,13 @@ def test_a_loop_may_stop_early() -> None:
             break
 
 
+def test_a_run_can_be_scored_on_a_folder_instead(written: Path) -> None:
+    from aqr.training.evaluation import with_data
+
+    assert with_data(config("synth"), None, None, None).data.kind == "synth"
+    assert with_data(config("synth"), written, None, None).data.kind == "nuscenes"
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(InputError, match=r"data\.synth\.weather"):
         config("synth", synth={"weather": ["Hail"]})

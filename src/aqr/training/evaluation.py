@@ -286,6 +286,7 @@ def with_data(config: Config, root: str | Path | None, version: str | None, spli
         key: value
         for key, value in (
             ("root", None if root is None else Path(root)),
+            ("kind", None if root is None else "nuscenes"),
             ("version", version),
             ("val_split", split),
         )

@@ -135,7 +135,8 @@ def _module(config: Config, checkpoint: Checkpoint | None) -> tuple[TrainingModu
 
 def _finished(folder: RunFolder, config: Config) -> Path:
     if not (folder.evaluation(config.data.val_split) / METRICS).is_file():
-        evaluate(folder.path, root=config.data.root, split=config.data.val_split)
+        root = config.data.root if config.data.kind == "nuscenes" else None
+        evaluate(folder.path, root=root, split=config.data.val_split)
     return folder.path
 
 
