@@ -39,12 +39,11 @@ def _metres(points, pc_range, at, live):
 
 @triton.jit
 def _forward(
-    points, lidar2img, pc_range, cells, visible, queries, views, height, width, scale_x, scale_y,
+    points, lidar2img, pc_range, cells, visible, queries, views, height, width, rows, columns,
     MIN: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
-    # torch.compile hands numbers over in float64.
-    scale_x = tl.cast(scale_x, tl.float32)
-    scale_y = tl.cast(scale_y, tl.float32)
+    scale_x = columns / width
+    scale_y = rows / height
     sample = tl.program_id(0)
     q = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
     live = q < queries
@@ -60,12 +59,11 @@ def _forward(
 
 @triton.jit
 def _backward(
-    points, lidar2img, pc_range, visible, d_cells, d_points, queries, views, scale_x, scale_y,
+    points, lidar2img, pc_range, visible, d_cells, d_points, queries, views, height, width, rows, columns,
     MIN: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
-    # torch.compile hands numbers over in float64.
-    scale_x = tl.cast(scale_x, tl.float32)
-    scale_y = tl.cast(scale_y, tl.float32)
+    scale_x = columns / width
+    scale_y = rows / height
     sample = tl.program_id(0)
     q = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
     live = q < queries
@@ -104,13 +102,12 @@ class _Locate(torch.autograd.Function):
         points, lidar2img = points.contiguous(), lidar2img.contiguous()
         cells = points.new_empty(batch, views, queries, 2)
         visible = torch.empty(batch, views, queries, dtype=torch.bool, device=points.device)
-        scale_x, scale_y = columns / width, rows / height
         _forward[(batch, triton.cdiv(queries, BLOCK))](
-            points, lidar2img, pc_range, cells, visible, queries, views, height, width, scale_x, scale_y,
+            points, lidar2img, pc_range, cells, visible, queries, views, height, width, rows, columns,
             MIN=MIN_DEPTH, SIZE=BLOCK,
         )  # fmt: skip
         ctx.save_for_backward(points, lidar2img, pc_range, visible)
-        ctx.scale = scale_x, scale_y
+        ctx.sizes = height, width, rows, columns
         ctx.mark_non_differentiable(visible)
         return cells, visible
 
@@ -122,7 +119,7 @@ class _Locate(torch.autograd.Function):
         d_points = torch.empty_like(points)
         _backward[(batch, triton.cdiv(queries, BLOCK))](
             points, lidar2img, pc_range, visible, d_cells.contiguous(), d_points, queries, lidar2img.shape[1],
-            *ctx.scale, MIN=MIN_DEPTH, SIZE=BLOCK,
+            *ctx.sizes, MIN=MIN_DEPTH, SIZE=BLOCK,
         )  # fmt: skip
         return d_points, None, None, None, None, None, None
 
