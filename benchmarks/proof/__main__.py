@@ -7,6 +7,7 @@ import logging
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from benchmarks.proof.plan import FULL, TOY, Place
 SCORING_SECONDS: Final = 75.0
 """Kept of a lease for starting a process and for scoring a detector."""
 PACKING_SECONDS: Final = 15.0
+STARTING_SECONDS: Final = 25.0
 
 
 def main() -> int:
@@ -24,6 +26,8 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("/tmp/proof"), help="synthetic world and caches (30 GB)")
     parser.add_argument("--out", type=Path, required=True, help="results")
     parser.add_argument("--toy", action="store_true", help="a size that a CPU can do in minutes")
+    parser.add_argument("--base-steps", type=int, default=None, help="steps from random weights")
+    parser.add_argument("--arm-steps", type=int, default=None, help="steps of fine-tuning")
     parser.add_argument("--workers", type=int, default=None, help="processes of the data stage")
     parser.add_argument("--arm", default="none")
     parser.add_argument("--seed", type=int, default=0)
@@ -38,7 +42,13 @@ def main() -> int:
     parser.add_argument("--home", type=Path, default=None, help="lease-*: folder for the few files to bring home")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
-    place = Place(arguments.work, arguments.out, TOY if arguments.toy else FULL)
+    scale = TOY if arguments.toy else FULL
+    scale = replace(
+        scale,
+        base_steps=arguments.base_steps or scale.base_steps,
+        arm_steps=arguments.arm_steps or scale.arm_steps,
+    )
+    place = Place(arguments.work, arguments.out, scale)
     if arguments.stage == "data":
         from benchmarks.proof.data import make_data
 
@@ -89,7 +99,7 @@ def lease_arms(place: Place, arguments: argparse.Namespace) -> None:
     while data.poll() is None and time.monotonic() < deadline:
         time.sleep(0.2)
     shutil.rmtree(place.work / "claims", ignore_errors=True)
-    left = deadline - time.monotonic() - PACKING_SECONDS
+    left = deadline - time.monotonic() - STARTING_SECONDS - PACKING_SECONDS
     base = arguments.base or place.out / "runs" / "base-none" / "checkpoints" / "final.safetensors"
     command = ("arms", "--base", str(base), "--arms", arguments.arms, "--seconds", f"{left:.0f}")
     stages = [Stage(f"arms-{number}", command) for number in range(arguments.parallel)]

@@ -133,7 +133,7 @@ def work(place: Place, base: Path, only: list[str] | None, seconds: float) -> No
     claims.mkdir(parents=True, exist_ok=True)
     longest = 0.0
     for arm, seed in schedule():
-        if only is not None and arm not in only:
+        if (only is not None and arm not in only) or (place.out / "arms" / f"{arm}-{seed}.json").exists():
             continue
         if time.monotonic() - begin + 1.1 * longest > seconds:
             log.info("no time for %s-%d", arm, seed)

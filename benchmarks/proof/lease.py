@@ -41,6 +41,7 @@ def start(stage: Stage, place: Place, toy: bool) -> subprocess.Popen[bytes]:
     logs.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "benchmarks.proof", *stage.arguments]
     command += ["--work", str(place.work), "--out", str(place.out), *(["--toy"] if toy else [])]
+    command += ["--base-steps", str(place.scale.base_steps), "--arm-steps", str(place.scale.arm_steps)]
     with (logs / f"{stage.name}.log").open("ab") as file:
         return subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "1"})
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import aqr
 from aqr import config as configuration
 from aqr.config import Config
 from aqr.data.failures.catalogue import KINDS, Failure, parse_failures
-from aqr.demo import ASSETS
 
+SMALL_DETECTOR: Final = Path(aqr.__file__).parent / "assets" / "small.yaml"
 LIDAR_DROPOUT: Final = 0.12
 CAMERA_DROPOUT: Final = 0.08
 OTHER_FAILURES: Final = 0.03
@@ -138,7 +139,7 @@ def config(place: Place, seed: int = 0, **sections: dict[str, Any]) -> Config:
     augmentation = [
         {"name": kind.name, "probability": OTHER_FAILURES} for kind in KINDS if kind.name not in ("lidar_drop",)
     ]
-    base = configuration.load(ASSETS / "small.yaml", SHRUNK if place.scale.small else ()).model_dump()
+    base = configuration.load(SMALL_DETECTOR, SHRUNK if place.scale.small else ()).model_dump()
     changes: dict[str, Any] = {
         "data": {
             "root": place.world,

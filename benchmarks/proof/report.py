@@ -158,10 +158,11 @@ def _base(comparison: Comparison) -> str:
 
 
 def _arms(comparison: Comparison, chosen: str | None) -> str:
+    steps = " or ".join(sorted({f"{run['effort']['steps']:,}" for run in comparison.runs}))
     lines = [
         "## The arms",
         "",
-        f"Fine-tuned for {FULL.arm_steps} steps of {FULL.batch_size} from the base. No AQR: mAP "
+        f"Fine-tuned for {steps} steps of {FULL.batch_size} from the base. No AQR: mAP "
         f"{comparison.mean(BASELINE, CLEAN):.3f} clean, {comparison.mean(BASELINE, FAILURES):.3f} over failures "
         f"(NDS {comparison.mean(BASELINE, CLEAN, 'NDS'):.3f} and {comparison.mean(BASELINE, FAILURES, 'NDS'):.3f}), "
         f"{len(comparison.values(BASELINE))} seeds.",
