@@ -76,8 +76,8 @@ class TrainingStep:
         mark("backward")
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        torch.stack([loss.detach(), norm.float(), *(value.detach().float() for value in losses.values())]).tolist()
         torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.train.grad_clip, norm)
+        torch.stack([loss.detach(), norm.float(), *(value.detach().float() for value in losses.values())]).tolist()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         mark("optimizer")

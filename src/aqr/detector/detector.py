@@ -268,22 +268,25 @@ class Detector(nn.Module):
         with torch.autocast(batch.device.type, enabled=False):
             truth = batch.boxes, batch.labels, batch.box_counts
             estimate = None if output.aqr is None else output.aqr.class_logits
-            losses = set_losses(output.queries.logits, output.queries.codes, *truth, loss, self.code_weights, estimate)
+            others: dict[str, Tensor] = {}
             if self.settings.denoising.groups:
-                losses |= denoising_losses(
+                others |= denoising_losses(
                     output.denoising.logits, output.denoising.codes, output.noised, loss, self.code_weights
                 )
             if output.solo is not None:
-                losses |= solo_losses(output.solo.logits, output.solo.codes, *truth, loss, self.code_weights)
+                others |= solo_losses(output.solo.logits, output.solo.codes, *truth, loss, self.code_weights)
             if output.bev_heatmap is not None:
                 rows, columns = output.bev_heatmap.shape[-2:]
                 targets = bev_targets(*truth, self.pc_range, (rows, columns))
-                losses["loss_heatmap"] = loss.heatmap * heatmap_loss(output.bev_heatmap, targets)
+                others["loss_heatmap"] = loss.heatmap * heatmap_loss(output.bev_heatmap, targets)
             if output.image_heatmap is not None:
                 rows, columns = output.image_heatmap.shape[-2:]
                 height, width = batch.images.shape[-2:]
                 targets = image_targets(*truth, batch.lidar2img, (height, width), (rows, columns))
-                losses["loss_image_heatmap"] = loss.heatmap * heatmap_loss(output.image_heatmap, targets)
+                others["loss_image_heatmap"] = loss.heatmap * heatmap_loss(output.image_heatmap, targets)
+            # Last, because assignment waits for the GPU: what stands above is under way by then.
+            losses = set_losses(output.queries.logits, output.queries.codes, *truth, loss, self.code_weights, estimate)
+            losses |= others
             losses["loss_cls"] = losses["loss_cls"] * torch.where(output.finite, 1.0, float("nan"))
         return losses
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from aqr.config import LidarEncoder as LidarEncoderConfig
 
-POINT_FEATURES = 11
+POINT_FEATURES: Final = 11
+PADDED_FEATURES: Final = 16
 
 
 class PillarEncoder(nn.Module):
@@ -63,13 +65,16 @@ class PillarEncoder(nn.Module):
             index = (sample * rows + corner[:, 1].long()) * columns + corner[:, 0].long()
             index = torch.where(inside, index, spill)
             features = self._features(points, unit, cell - corner, index, spill + 1)
-            hidden = self.norm(self.embed(features)).relu()
+            # Fast matrix products want lengths of a multiple of 16; the columns added are zero.
+            weight = F.pad(self.embed.weight, (0, features.shape[1] - POINT_FEATURES))
+            hidden = self.norm(F.linear(features, weight, self.embed.bias)).relu()
         hidden = self.refine(hidden).relu()
         grid: Tensor = _PillarMax.apply(hidden, index, spill)  # type: ignore[no-untyped-call]
         return grid.view(batch_size, rows, columns, -1).permute(0, 3, 1, 2)
 
     def _features(self, points: Tensor, unit: Tensor, offset: Tensor, index: Tensor, cells: int) -> Tensor:
-        """[P, POINT_FEATURES], each about -1 … 1: the point, its place in its pillar, and its pillar's spread."""
+        """[P, PADDED_FEATURES]: POINT_FEATURES of about -1 … 1, which are the point, its place in its pillar and the
+        pillar's spread, then zeros."""
         height = unit[:, 2]
         count = torch.zeros(cells, device=points.device).scatter_add(0, index, torch.ones_like(height))
         bounds = torch.full((2 * cells,), -1.0, device=points.device)
@@ -90,6 +95,7 @@ class PillarEncoder(nn.Module):
                 4 * above,
                 4 * below,
                 count[index].log1p() / 4,
+                *[torch.zeros_like(height)] * (PADDED_FEATURES - POINT_FEATURES),
             ],
             dim=1,
         )

@@ -186,6 +186,8 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
         parameters = [p for p in self.detector.parameters() if p.grad is not None]
         grad_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         router_norm = self._router_grad_norm()
+        # Before the host waits for the numbers, so that the GPU has this to do; a skipped step drops the gradients.
+        torch.nn.utils.clip_grads_with_norm_(parameters, self.train_config.grad_clip, grad_norm)
         values = _mean_over_ranks(
             torch.stack(
                 [
@@ -202,7 +204,6 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
         if skipped:
             torch._foreach_copy_(self._live_buffers, self._saved_buffers)
         else:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.train_config.grad_clip, grad_norm)
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self._scaler.update()
