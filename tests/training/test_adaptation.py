@@ -12,11 +12,12 @@ import run_adaptive
 import torch
 from processes import start
 from run_adaptive import SeeingDetector, StoppingLoader, config_of
+from test_whole_line import tiny
 from training_fakes import NoEvaluation
 
 from aqr.config import parse
 from aqr.errors import InputError
-from aqr.training import fit, train
+from aqr.training import fit, load_detector, train
 from aqr.training.adaptation import Adaptation, apply_settings, settings_of
 from aqr.training.checkpoint import Checkpoint, read_adaptation
 from aqr.training.run_folder import RunFolder
@@ -124,6 +125,19 @@ def test_a_band_out_of_reach_is_said_once(
         train(config_of({"controller": wanted}), tmp_path)
     assert sum("cannot bring relative_change" in record.getMessage() for record in caplog.records) == 1
     assert read_adaptation(RunFolder(tmp_path).final_weights)["controller"]["stopped"]
+
+
+def test_an_evaluation_computes_with_the_settings_that_training_arrived_at(world: Path, tmp_path: Path) -> None:
+    """On a real detector: what is loaded from the run, its weights and its checkpoint is where the controller was."""
+    wanted = {"enabled": True, "every": 1, "band": [0.01, 0.02], "residual_rate": 0.05}
+    aqr = parse({"aqr": {"modulator": {"gate": False}, "controller": wanted}}).aqr
+    run = train(tiny(world, steps=3).model_copy(update={"aqr": aqr}), tmp_path / "run", show=False)
+    last = lines(run / "aqr_stats.jsonl")[-1]["controller"]
+    assert last["residual_weight"] == pytest.approx(0.85)
+    for source in (run, RunFolder(run).final_weights, RunFolder(run).last_checkpoint):
+        detector, _ = load_detector(source)
+        assert detector.aqr is not None
+        assert detector.aqr.residual_weight == last["residual_weight"]
 
 
 def test_nothing_moves_and_nothing_is_recorded_by_default(fakes: pytest.MonkeyPatch, tmp_path: Path) -> None:
