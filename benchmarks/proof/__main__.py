@@ -14,7 +14,7 @@ from typing import Final
 from benchmarks.proof.lease import Stage, bring_home, run_all, start_data
 from benchmarks.proof.plan import FULL, TOY, Place
 
-SCORING_SECONDS: Final = 75.0
+SCORING_SECONDS: Final = 30.0
 """Kept of a lease for starting a process and for scoring a detector."""
 PACKING_SECONDS: Final = 15.0
 STARTING_SECONDS: Final = 25.0

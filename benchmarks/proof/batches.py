@@ -99,6 +99,16 @@ def arm_order(steps: int, cached: int, seed: int) -> list[int]:
     return [int(number) for number in np.random.default_rng([seed, 1]).permutation(places)[:steps]]
 
 
+def joined(first: Batch, second: Batch) -> Batch:
+    """Two batches as one."""
+    tensors = {
+        name: torch.cat([getattr(first, name), getattr(second, name)])
+        for name in ("points", "images", "lidar2img", "boxes", "labels")
+    }
+    lists = {name: getattr(first, name) + getattr(second, name) for name in ("point_counts", "box_counts", "frames")}
+    return Batch(**tensors, **lists)
+
+
 def stream(folder: Path, order: Sequence[int], device: torch.device, patience: float = 600.0) -> Iterator[Batch]:
     """Batches in order, a few of them read ahead by a thread; waits for those that are still to be written.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.proof.arms import ARMS, BASELINE, ORIGINAL
+from benchmarks.proof.base import BATCHES_PER_STEP
 from benchmarks.proof.compare import Comparison
 from benchmarks.proof.figures import CLEAN, FAILURES, GROUPS, Difference
 from benchmarks.proof.pictures import draw_differences, draw_failures, draw_weights
@@ -140,7 +141,7 @@ def _base(comparison: Comparison) -> str:
     lines = [
         "## The base",
         "",
-        f"Random weights, {base['effort']['steps']:,} steps of {FULL.batch_size} in "
+        f"Random weights, {base['effort']['steps']:,} steps of {BATCHES_PER_STEP * FULL.batch_size} in "
         f"{base['effort']['seconds'] / 60:.1f} minutes, without AQR:",
         "",
         "| sensors | mAP | NDS |",
