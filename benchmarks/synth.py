@@ -1,4 +1,4 @@
-"""Speed of the synthetic world, and the pictures of docs/synth.md.
+"""Speed of the synthetic world on a CPU, and the pictures of docs/synth.md; `synth_gpu.py` is about GPUs.
 
     python benchmarks/synth.py speed
     python benchmarks/synth.py pictures docs [NUSCENES_ROOT]
@@ -28,15 +28,16 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from aqr.geometry import BOX_EDGES, Pose, box_corners, points_in_boxes, project
-from aqr.synth import recorder
+from aqr.synth import recorder, sensors
 from aqr.synth.camera import View, render
 from aqr.synth.lidar import sweep
 from aqr.synth.objects import build
 from aqr.synth.presets import PRESETS
 from aqr.synth.realism import RANGES, of_nuscenes, of_synthetic
-from aqr.synth.recorder import SceneJob, record
+from aqr.synth.recorder import record
 from aqr.synth.rig import LIDAR_TO_EGO, Camera, draw_rig
 from aqr.synth.scene import draw_scene, lidar_boxes
+from aqr.synth.sensors import SceneJob
 from aqr.synth.shadows import ShadowPainter
 from aqr.synth.solids import Solids, block
 from aqr.synth.stage import Moment, Stage
@@ -66,8 +67,8 @@ def speed() -> None:
 
         return wrapped
 
-    recorder.render = timed("cameras", recorder.render)  # type: ignore[assignment]
-    recorder.sweep = timed("lidar", recorder.sweep)  # type: ignore[assignment]
+    sensors.render = timed("cameras", sensors.render)  # type: ignore[assignment]
+    sensors.sweep = timed("lidar", sensors.sweep)  # type: ignore[assignment]
     recorder.draw_scene = timed("scene", recorder.draw_scene)  # type: ignore[assignment]
     for name, preset in PRESETS.items():
         spent.clear()

@@ -1,4 +1,4 @@
-"""The renderer for GPUs against the NumPy renderer, on a CPU: the kernel through Triton's interpreter."""
+"""The renderer for GPUs against the NumPy renderer; where there is no GPU, the kernel runs in Triton's interpreter."""
 
 from dataclasses import replace
 from functools import cache
@@ -31,6 +31,9 @@ from aqr.synth.world import gpus, write_world
 SIZE = (99, 176)
 TIME_US = 1_500_000
 SECONDS = TIME_US * 1e-6
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+ROUNDING = 0 if DEVICE == "cpu" else 3
+"""Pixels of an object that rounding on a GPU may decide otherwise."""
 
 
 @cache
@@ -38,7 +41,7 @@ def scenes() -> tuple[list[Stage], list[tuple[Camera, ...]], Renderer, Moments]:
     """A scene of every kind of weather, half of them with left-hand traffic or not as they come."""
     stages = [build_stage((seed, 103), 6, (kind,)) for seed, kind in enumerate(KINDS)]
     rigs = [draw_rig(np.random.default_rng(seed)) for seed in range(len(stages))]
-    renderer = Renderer(Pool(stages, rigs, "cpu"), threads=1)
+    renderer = Renderer(Pool(stages, rigs, DEVICE), threads=1)
     return stages, rigs, renderer, renderer.moments([Shot(place, TIME_US) for place in range(len(stages))])
 
 
@@ -69,17 +72,17 @@ def test_pictures_and_counts_are_those_of_numpy(place: int) -> None:
     for v, camera in enumerate(cameras):
         view = by_numpy(place, camera)
         actors = len(view.visible)
-        assert np.array_equal(look.silhouette[v, :actors], view.silhouette)
-        assert np.array_equal(look.visible[v, :actors], view.visible)
+        assert np.abs(look.silhouette[v, :actors] - view.silhouette).max() <= ROUNDING
+        assert np.abs(look.visible[v, :actors] - view.visible).max() <= ROUNDING
         assert view.visible.sum() > 50
-        gap = np.abs(images[v].permute(1, 2, 0).numpy().astype(int) - view.image).max(axis=2)
+        gap = np.abs(images[v].permute(1, 2, 0).cpu().numpy().astype(int) - view.image).max(axis=2)
         assert np.median(gap) == 0
         assert (gap > 8).mean() < 0.02, "edges of shadows may lie a cell of 0.2 m aside, nothing else may differ"
 
 
 def test_sweeps_are_those_of_numpy() -> None:
     stages, _, renderer, moments = scenes()
-    found = renderer.sweeps(moments, [np.random.default_rng(place) for place in range(len(stages))]).numpy()
+    found = renderer.sweeps(moments, [np.random.default_rng(place) for place in range(len(stages))]).cpu().numpy()
     for place, stage in enumerate(stages):
         lidar = stage.ego(SECONDS) @ LIDAR_TO_EGO
         points = sweep(stage, stage.at(SECONDS), lidar, np.random.default_rng(place))
@@ -95,8 +98,8 @@ def test_shadows_are_those_of_the_painter() -> None:
     sunny = 0
     for place, stage in enumerate(stages):
         painted = ShadowPainter(stage).paint(stage.at(SECONDS), stage.ego(SECONDS))
-        assert np.allclose(shadows.origin[place].numpy(), painted.origin, atol=1e-9)
-        sun, sky = shadows.sun[place].numpy(), shadows.sky[place].numpy()
+        assert np.allclose(shadows.origin[place].cpu().numpy(), painted.origin, atol=1e-9)
+        sun, sky = shadows.sun[place].cpu().numpy(), shadows.sky[place].cpu().numpy()
         assert (np.abs(sun - painted.sun) > 0.4).mean() < 2e-3
         assert (np.abs(sky - painted.sky) > 0.4).mean() < 1e-3
         sunny += int((painted.sun < 0.5).mean() > 0.1)
@@ -147,13 +150,14 @@ def test_kernel_draws_what_is_drawn_plainly(silhouettes: bool) -> None:
     pytest.importorskip("triton")
     views = narrow(camera_views(), 60)
     plain, kernel = cast(views, silhouettes, plainly=True), cast(views, silhouettes, plainly=False)
-    assert torch.equal(plain.code, kernel.code)
-    assert torch.allclose(plain.inverse, kernel.inverse, rtol=1e-5, atol=1e-7)
+    assert (plain.code != kernel.code).float().mean() <= (0 if DEVICE == "cpu" else 1e-3)
+    alike = plain.code == kernel.code
+    assert torch.allclose(plain.inverse[alike], kernel.inverse[alike], rtol=1e-5, atol=1e-7)
     assert len(plain.code.unique()) > 20
     if silhouettes:
         assert plain.silhouette is not None
         assert kernel.silhouette is not None
-        assert torch.equal(plain.silhouette, kernel.silhouette)
+        assert int((plain.silhouette - kernel.silhouette).abs().max()) <= ROUNDING
         assert int((plain.silhouette > 0).sum()) >= 3
 
 
@@ -167,9 +171,9 @@ def test_kernel_wraps_lidar_columns() -> None:
     across = torch.nonzero(ends > views.columns.shape[1])[:3, 0].tolist()
     assert across, "some solid lies across the seam"
     views = only(views, sorted({0, 1, *across}))
-    views = replace(views, order=torch.arange(views.order.shape[1], dtype=torch.int32)[None])
+    views = replace(views, order=torch.arange(views.order.shape[1], dtype=torch.int32, device=DEVICE)[None])
     plain, kernel = cast(views, plainly=True), cast(views, plainly=False)
-    assert torch.equal(plain.code, kernel.code)
+    assert (plain.code != kernel.code).float().mean() <= (0 if DEVICE == "cpu" else 1e-3)
     seam = plain.code[0][:, [0, -1]]
     assert bool((seam >= 0).any(0).all())
 
@@ -194,10 +198,10 @@ def test_shifted_and_mirrored_pictures_are_cut_out_of_the_whole(flip: bool, left
     shadows = renderer.shadows(moments)
     whole, _ = renderer.pictures(moments, shadows, [sight(place, 0)], SIZE)
     part, _ = renderer.pictures(moments, shadows, [sight(place, 0, transform.matrix)], transform.size)
-    wanted = transformed(Image.fromarray(whole[0].permute(1, 2, 0).numpy()), transform)
-    gap = np.abs(part[0].numpy().astype(int) - wanted).max(axis=0)
+    wanted = transformed(Image.fromarray(whole[0].permute(1, 2, 0).cpu().numpy()), transform)
+    gap = np.abs(part[0].cpu().numpy().astype(int) - wanted).max(axis=0)
     assert (gap > 12).mean() < 0.03, "drops blur less of what lies beyond the edge of the part"
-    assert (wanted == 0).all(axis=0).mean() == pytest.approx((part[0].numpy() == 0).all(axis=0).mean(), abs=1e-3)
+    assert (wanted == 0).all(axis=0).mean() == pytest.approx((part[0].cpu().numpy() == 0).all(axis=0).mean(), abs=1e-3)
 
 
 def test_a_zoomed_picture_shows_things_where_the_matrix_says() -> None:

@@ -1,5 +1,6 @@
 """How a world comes into being: repeatable, resumable, never half done."""
 
+import errno
 import hashlib
 import json
 import os
@@ -124,6 +125,15 @@ def test_a_file_system_that_refuses_is_one_sentence(tmp_path: Path, workers: int
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not (tmp_path / "world" / "v1.0-mini").exists()
+
+
+def test_too_little_memory_for_the_workers_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def record_scene(*arguments: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), "cuda:0")
+
+    monkeypatch.setattr(aqr.synth.world, "record_scene", record_scene)
+    with pytest.raises(InputError, match=r"cuda:0: has no memory for so many workers; run again with fewer"):
+        write_world(tmp_path, scenes=1, preset="tiny", workers=1)
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:

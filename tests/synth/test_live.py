@@ -23,9 +23,10 @@ MICRO = Preset(keyframes=3, image_size=(99, 176), sweeps=1, scenes=2)
 
 @pytest.fixture(scope="module", autouse=True)
 def micro(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Small scenes, and one cache of tables for this module."""
+    """Small scenes, on the CPU, and one cache of tables for this module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "tiny", MICRO)
+        patch.setattr(torch.cuda, "is_available", lambda: False)
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 

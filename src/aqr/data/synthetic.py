@@ -46,7 +46,7 @@ def live_world(data: Data, device: torch.device | None = None) -> LiveWorld:
     """
     if device is None:
         local = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")))
-        count = torch.cuda.device_count()
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         device = torch.device("cuda", local % count) if count else torch.device("cpu")
     world = data.synth
     return LiveWorld.of(

@@ -30,6 +30,11 @@ def main() -> None:
         except OSError as error:
             tell(f"{error.errno or errno.EIO} {error.filename or out}")
             return
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's, which is imported only where there is a GPU
+                raise
+            tell(f"{errno.ENOMEM} {device}")
+            return
         tell("done")
 
 

@@ -104,6 +104,8 @@ def write_world(
 
 def _unwritable(out: Path, error: OSError) -> InputError:
     where = error.filename or out
+    if error.errno == errno.ENOMEM:
+        return InputError(f"{where}: has no memory for so many workers; run again with fewer, finished scenes are kept")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return InputError(f"{where}: the disk is full; free some space and run again, finished scenes are kept")
     return InputError(f"{where}: cannot be written ({error.strerror}); choose a folder that can be written")
