@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from rich.console import Console
 
-from aqr.bench.detector import latency, training_step
+from aqr.bench.detector import How, latency, training_step
 from aqr.bench.double_loop import against_the_loop
 from aqr.bench.inputs import Shape
 from aqr.bench.modulation import accuracy, growth, speed
@@ -93,10 +93,18 @@ def _stages(
             draw_growth(measured, picture, f"AQR forward + backward, {results.about['device']}; dotted: linear")
 
     def step() -> None:
-        alone = next((row.value for row in results.sections["aqr"].rows), None) if "aqr" in results.sections else None
-        results.add("step", training_step(clock, False, alone))
+        rows = results.sections["aqr"].rows[:2] if "aqr" in results.sections else []
+        alone = min((row.value for row in rows if row.value is not None), default=None)
+        ways: dict[str, How] = {"step": "plain"}
         if compiled:
-            results.add("step_compiled", training_step(clock, True, alone))
+            ways |= {"step_compiled": "compiled", "step_graphs": "compiled, with CUDA graphs"}
+        for name, how in ways.items():
+            torch.compiler.reset()
+            try:
+                results.add(name, training_step(clock, how, alone))
+            except Exception as error:
+                # A compiler that fails on this machine must not cost the other figures.
+                results.leave_out(name, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
     return {
         "aqr": lambda: results.add("aqr", speed(clock, rates)),

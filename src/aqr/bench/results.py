@@ -149,36 +149,25 @@ def table(section: Section) -> Table:
         drawn.add_column(heading, justify="right", no_wrap=True)
     drawn.add_column("note", overflow="fold")
     for row in section.rows:
-        spread = "" if row.low is None or row.high is None else f"{_number(row.low)} … {_number(row.high)}"
+        spread = "" if row.low is None or row.high is None else f"{number(row.low)} … {number(row.high)}"
         sign = "≥" if row.more_is_better else "≤"
-        target = "" if row.target is None else f"{sign} {_number(row.target)}"
+        target = "" if row.target is None else f"{sign} {number(row.target)}"
         if row.reached is not None:
             target += " ✓" if row.reached else " ✗"
         ratio = "" if row.value is None or not row.floor else f"{row.value / row.floor:.1f}"
         drawn.add_row(
             row.what,
-            "not measured" if row.value is None else f"{_number(row.value)} {row.unit}",
+            "not measured" if row.value is None else f"{number(row.value)} {row.unit}",
             spread,
             target,
-            "" if row.floor is None else _number(row.floor),
+            "" if row.floor is None else number(row.floor),
             ratio,
             row.note,
         )
     return drawn
 
 
-def markdown(section: Section) -> str:
-    """A section as a Markdown table."""
-    lines = ["| what | median | target | floor |", "|---|---|---|---|"]
-    for row in section.rows:
-        value = "not measured" if row.value is None else f"{_number(row.value)} {row.unit}"
-        sign = "≥" if row.more_is_better else "≤"
-        target = "" if row.target is None else f"{sign} {_number(row.target)} {'✓' if row.reached else '✗'}"
-        lines.append(f"| {row.what} | {value} | {target} | {'' if row.floor is None else _number(row.floor)} |")
-    return "\n".join(lines)
-
-
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three significant digits without an exponent, where that can be read."""
     if value and not 1e-3 <= abs(value) < 1e5:
         return f"{value:.1e}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from aqr.detector.coding import Detections, decode
 from aqr.detector.denoising import NoisedQueries, attention_mask, noised_queries
 from aqr.detector.heatmap import HeatmapHead, bev_targets, heatmap_loss, image_targets
 from aqr.detector.lidar_encoder import LidarEncoder
-from aqr.detector.losses import denoising_losses, set_losses
+from aqr.detector.losses import Wrap, as_it_is, denoising_losses, set_losses
 from aqr.detector.parts import build_parts
 from aqr.detector.position import inverse
 from aqr.detector.solo import solo_log_weights, solo_losses, solo_mask, solo_parts
@@ -96,6 +97,8 @@ class Detector(nn.Module):
         dim, pc_range = settings.hidden_dim, settings.pc_range
         self.settings = settings
         self._compiled = False
+        self._step_graphs = False
+        self._wrap: Wrap = as_it_is
         self.register_buffer("pc_range", torch.tensor(pc_range), persistent=False)
         self.register_buffer("code_weights", torch.tensor(settings.loss.code_weights), persistent=False)
         parts = build_parts(config)
@@ -151,6 +154,8 @@ class Detector(nn.Module):
         Returns:
             DetectorOutput.
         """
+        if self._step_graphs and self.training:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         image_size = (batch.images.shape[-2], batch.images.shape[-1])
         bev = images = None
         if self.lidar_encoder is not None:
@@ -221,22 +226,38 @@ class Detector(nn.Module):
             finite=batch.points.isfinite().all(),
         )
 
-    def compile_parts(self, backend: str | Callable[..., Any] = "inductor") -> None:
-        """Compile encoders, position embeddings, decoder and heads in place with `torch.compile`.
+    def compile_parts(self, backend: str | Callable[..., Any] = "inductor", graphs: bool = False) -> None:
+        """Compile encoders, position embeddings, decoder, heads and losses in place with `torch.compile`.
 
         The first steps then take a minute or two, later ones less time each. What a batch leaves open (how many points
         and boxes it has) stays open in the compiled code. Names and values of parameters stay as they are.
 
         Args:
             backend: of `torch.compile`.
+            graphs: also run the parts whose shapes never change (images, BEV maps, AQR) as CUDA graphs, which spares a
+                slow host the launches. What such a part returned is overwritten by its next call.
         """
-        self._compiled = True
+        self._compiled, self._step_graphs = True, graphs
         # CMT's sparse convolutions have shapes that depend on the points.
         lidar = self.lidar_encoder if isinstance(self.lidar_encoder, LidarEncoder) else None
-        parts = [lidar, self.image_encoder, self.position, self.position.bev, self.position.ray]
-        for part in (*parts, self.decoder, self.heads):
+        fixed: list[nn.Module | None] = [self.image_encoder, self.position.bev, self.position.ray]
+        varying: list[nn.Module | None] = [self.position, self.decoder, self.heads]
+        if graphs and lidar is not None:
+            varying.append(lidar.pillar_encoder)
+            fixed += [*lidar.stages, *lidar.laterals, lidar.shared_conv]
+        else:
+            varying.append(lidar)
+        if graphs:
+            fixed.append(self.aqr)
+        for part in varying:
             if part is not None:
                 part.compile(backend=backend)
+        for part in fixed:
+            if part is not None and graphs:
+                part.compile(mode="reduce-overhead")
+            elif part is not None:
+                part.compile(backend=backend)
+        self._wrap = functools.partial(torch.compile, dynamic=True, backend=backend)
 
     def _varies(self, tensor: Tensor, *dims: int) -> Tensor:
         """Tell the compiler, where there is one, which dimensions differ from batch to batch."""
@@ -271,7 +292,7 @@ class Detector(nn.Module):
             others: dict[str, Tensor] = {}
             if self.settings.denoising.groups:
                 others |= denoising_losses(
-                    output.denoising.logits, output.denoising.codes, output.noised, loss, self.code_weights
+                    output.denoising.logits, output.denoising.codes, output.noised, loss, self.code_weights, self._wrap
                 )
             if output.solo is not None:
                 others |= solo_losses(output.solo.logits, output.solo.codes, *truth, loss, self.code_weights)
@@ -285,7 +306,8 @@ class Detector(nn.Module):
                 targets = image_targets(*truth, batch.lidar2img, (height, width), (rows, columns))
                 others["loss_image_heatmap"] = loss.heatmap * heatmap_loss(output.image_heatmap, targets)
             # Last, because assignment waits for the GPU: what stands above is under way by then.
-            losses = set_losses(output.queries.logits, output.queries.codes, *truth, loss, self.code_weights, estimate)
+            found = output.queries
+            losses = set_losses(found.logits, found.codes, *truth, loss, self.code_weights, estimate, self._wrap)
             losses |= others
             losses["loss_cls"] = losses["loss_cls"] * torch.where(output.finite, 1.0, float("nan"))
         return losses

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -11,6 +14,13 @@ from aqr.config import Loss
 from aqr.detector.assignment import assign
 from aqr.detector.coding import CODE_VELOCITY, encode
 from aqr.detector.denoising import NoisedQueries
+
+Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself: nothing is compiled."""
+    return function
 
 
 def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
@@ -58,6 +68,7 @@ def set_losses(
     loss: Loss,
     code_weights: Tensor,
     router_logits: Tensor | None = None,
+    wrap: Wrap = as_it_is,
 ) -> dict[str, Tensor]:
     """Losses of the real queries, each layer matched to the objects anew.
 
@@ -73,28 +84,32 @@ def set_losses(
         code_weights: [10] weights of the numbers of a code.
         router_logits: [B, Q, 10] the router's own estimate of the queries' classes, which answers for the boxes that
             the last layer is matched to.
+        wrap: makes of a function of tensors what is called instead, such as its compiled form.
 
     Returns:
         loss_cls and loss_bbox of the last layer, d0.loss_cls … of the others, and loss_router_cls where there is an
         estimate; weighted scalars.
     """
     pairs = assign(logits, codes, boxes, labels, box_counts, loss, code_weights)
-    layer = torch.arange(len(logits), device=logits.device)[:, None]
-    targets = torch.zeros_like(logits)
-    targets[layer, pairs.sample, pairs.query, labels[pairs.box]] = 1.0
     positives = mean_over_ranks(torch.full((), float(pairs.query.shape[1]), device=logits.device))
-    cls = focal_loss(logits, targets).flatten(1).sum(1) / positives
-    distance = code_loss(codes[layer, pairs.sample, pairs.query], boxes[pairs.box], code_weights)
-    bbox = distance.flatten(1).sum(1) / positives
+    cls, bbox, last = wrap(_of_matched)(
+        logits, codes, boxes, labels, pairs.sample, pairs.query, pairs.box, code_weights
+    )
+    cls, bbox = cls / positives, bbox / positives
     losses = _named("", loss.cls * cls, loss.bbox * bbox)
     if router_logits is not None:
-        missed = focal_loss(router_logits.float(), targets[-1]).sum() / positives
+        missed = focal_loss(router_logits.float(), last).sum() / positives
         losses["loss_router_cls"] = loss.router_cls * missed
     return losses
 
 
 def denoising_losses(
-    logits: Tensor, codes: Tensor, noised: NoisedQueries | None, loss: Loss, code_weights: Tensor
+    logits: Tensor,
+    codes: Tensor,
+    noised: NoisedQueries | None,
+    loss: Loss,
+    code_weights: Tensor,
+    wrap: Wrap = as_it_is,
 ) -> dict[str, Tensor]:
     """Losses of the denoising queries, each against the box that it came from.
 
@@ -106,6 +121,7 @@ def denoising_losses(
         noised: what they came from; None where there is no box: the losses are 0.
         loss: weights of the losses.
         code_weights: [10] weights of the numbers of a code.
+        wrap: as in `set_losses`.
 
     Returns:
         dn_loss_cls and dn_loss_bbox of the last layer, d0.dn_loss_cls … of the others; weighted scalars.
@@ -115,12 +131,40 @@ def denoising_losses(
         mean_over_ranks(logits.new_zeros(2))
         return _named("dn_", nothing, nothing)
     counts = mean_over_ranks(torch.stack([noised.near.sum(), noised.present.sum()]).float())
-    targets = F.one_hot(noised.labels, logits.shape[-1]) * noised.near[..., None]
-    focal = focal_loss(logits, targets.to(logits.dtype).expand_as(logits))
-    cls = torch.where(noised.present[..., None], focal, 0.0).flatten(1).sum(1) / counts[0]
-    distance = code_loss(codes, noised.boxes, code_weights)
-    bbox = torch.where(noised.present[..., None], distance, 0.0).flatten(1).sum(1) / counts[1]
+    cls, bbox = wrap(_of_noised)(logits, codes, noised.boxes, noised.labels, noised.near, noised.present, code_weights)
+    cls, bbox = cls / counts[0], bbox / counts[1]
     return _named("dn_", loss.dn * loss.cls * cls, loss.dn * loss.bbox * bbox)
+
+
+def _of_matched(
+    logits: Tensor,
+    codes: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    sample: Tensor,
+    query: Tensor,
+    box: Tensor,
+    code_weights: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """[L] sums of both losses over all queries and pairs [L, M], and the last layer's class targets [B, Q, 10]."""
+    layer = torch.arange(len(logits), device=logits.device)[:, None]
+    targets = torch.zeros_like(logits)
+    targets[layer, sample, query, labels[box]] = 1.0
+    cls = focal_loss(logits, targets).flatten(1).sum(1)
+    distance = code_loss(codes[layer, sample, query], boxes[box], code_weights)
+    return cls, distance.flatten(1).sum(1), targets[-1]
+
+
+def _of_noised(
+    logits: Tensor, codes: Tensor, boxes: Tensor, labels: Tensor, near: Tensor, present: Tensor, code_weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """[L] sums of both losses over the denoising queries that are present."""
+    classes = torch.arange(logits.shape[-1], device=logits.device)
+    targets = ((labels[..., None] == classes) & near[..., None]).to(logits.dtype)
+    focal = focal_loss(logits, targets.expand_as(logits))
+    cls = torch.where(present[..., None], focal, 0.0).flatten(1).sum(1)
+    distance = code_loss(codes, boxes, code_weights)
+    return cls, torch.where(present[..., None], distance, 0.0).flatten(1).sum(1)
 
 
 def mean_over_ranks(counts: Tensor) -> Tensor:
@@ -135,7 +179,7 @@ def mean_over_ranks(counts: Tensor) -> Tensor:
 def _named(prefix: str, cls: Tensor, bbox: Tensor) -> dict[str, Tensor]:
     names = [f"d{layer}." for layer in range(len(cls) - 1)] + [""]
     losses = {}
-    for layer, name in enumerate(names):
-        losses[f"{name}{prefix}loss_cls"] = cls[layer]
-        losses[f"{name}{prefix}loss_bbox"] = bbox[layer]
+    for name, of_classes, of_boxes in zip(names, cls.unbind(), bbox.unbind(), strict=True):
+        losses[f"{name}{prefix}loss_cls"] = of_classes
+        losses[f"{name}{prefix}loss_bbox"] = of_boxes
     return losses
