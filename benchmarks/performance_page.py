@@ -1,6 +1,6 @@
 """Puts measured figures into docs/performance.md and README.md.
 
-    python benchmarks/performance_page.py bench.json [--ddp ddp.json] [--data data.json]
+    python benchmarks/performance_page.py [--bench bench.json] [--ddp ddp.json] [--data data.json]
 
 Tables stand between `<!-- bench:NAME -->` and `<!-- /bench -->`; NAME is a section of `aqr bench --out`, `summary` (the
 figures that have a target), `about` (device, versions, date, command), `ddp` or `data`. Blocks whose figures were not
@@ -39,20 +39,23 @@ def table(heading: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
-def blocks(bench: dict[str, Any], ddp: dict[str, Any] | None, data: dict[str, Any] | None) -> dict[str, str]:
+def blocks(bench: dict[str, Any] | None, ddp: dict[str, Any] | None, data: dict[str, Any] | None) -> dict[str, str]:
     """Every block by name."""
     heading = ["what", "median", "target", "floor"]
-    found, aimed = {}, []
-    for name, section in bench["sections"].items():
+    found: dict[str, str] = {}
+    aimed = []
+    for name, section in ({} if bench is None else bench["sections"]).items():
         rows = [row_cells(row) for row in section["rows"]]
         remarks = "".join(f"\n{remark}\n" for remark in section["remarks"])
         found[name] = f"**{section['title']}**\n\n{table(heading, rows)}{remarks}"
-        if name != "accuracy":
+        if name not in ("accuracy", "loop"):
             aimed += [row_cells(row) for row in section["rows"] if row["target"] is not None]
-    found["summary"] = table(heading, aimed)
-    found["about"] = (
-        f"{bench['device']}, {bench['date']}, torch {bench['torch']}, triton {bench['triton']}; `{bench['command']}`\n"
-    )
+    if bench is not None:
+        found["summary"] = table(heading, aimed)
+        found["about"] = (
+            f"{bench['device']}, {bench['date']}, torch {bench['torch']}, triton {bench['triton']}; "
+            f"`{bench['command']}`\n"
+        )
     if ddp is not None:
         rows = [
             [
@@ -75,12 +78,11 @@ def blocks(bench: dict[str, Any], ddp: dict[str, Any] | None, data: dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bench", type=Path)
-    parser.add_argument("--ddp", type=Path)
-    parser.add_argument("--data", type=Path)
+    for name in ("bench", "ddp", "data"):
+        parser.add_argument(f"--{name}", type=Path)
     arguments = parser.parse_args()
-    given = [None if path is None else json.loads(path.read_text()) for path in (arguments.ddp, arguments.data)]
-    found = blocks(json.loads(arguments.bench.read_text()), *given)
+    given = [arguments.bench, arguments.ddp, arguments.data]
+    found = blocks(*(None if path is None else json.loads(path.read_text()) for path in given))
 
     def fill(match: re.Match[str]) -> str:
         text = found.get(match[2])

@@ -63,7 +63,7 @@ def against_the_loop(clock: Clock, shape: Shape | None = None) -> Section:
     section = Section(f"AQR against the double loop over queries and cameras, forward pass on this CPU, {shape}")
     with torch.no_grad():
         fast = clock.time(lambda: inputs.call(module), warm_up=1)
-        slow = Clock(clock.device, seconds=0.0, fewest=1).time(lambda: looped(module, inputs), warm_up=0)
+        slow = Clock(clock.device, seconds=0.0, fewest=3).time(lambda: looped(module, inputs), warm_up=0)
         output, (bev, images) = inputs.call(module), looped(module, inputs)
     assert output.bev is not None
     assert output.images is not None
