@@ -88,7 +88,7 @@ def train(
             raise InputError(f"{folder.path}: already holds a run; continue it with --resume or name another --run-dir")
         module, notes = _module(config, checkpoint)
         if config.train.compile:
-            module.detector.compile_parts()
+            module.detector.compile_parts(graphs=config.train.compile == "graphs")
         loader = train_loader(config, trainer.global_rank, trainer.world_size, module.step)
         evaluation = Evaluation.of(config, trainer.global_rank, trainer.world_size, loader.dataset.index)
         evaluation.check()
