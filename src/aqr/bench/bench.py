@@ -20,7 +20,7 @@ from aqr.bench.results import Results, Row, Section
 from aqr.bench.timing import Clock, Rates, measure_rates
 from aqr.errors import InputError
 
-STAGES: Final = ("aqr", "accuracy", "loop", "step", "inference", "growth")
+STAGES: Final = ("aqr", "accuracy", "loop", "growth", "step", "inference")
 CPU_LIMITS: Final = Shape(batch=2, queries=900, bev=(128, 128), cameras=6)
 
 
