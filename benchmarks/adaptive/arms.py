@@ -75,8 +75,16 @@ def arms(every: int) -> dict[str, Arm]:
         "by-class-bold": Arm("small classes 0.50, others 0.70", residual=_by_class(0.5), beside=NAMED_A),
         "warm-up": Arm("2.5 + 0.6, reached from 1 + 1 in 30 % of steps", 2.5, 0.6, _schedule("warmup"), beside=STRONG),
         "cosine": Arm("2.5 + 0.6, reached from 1 + 1 by half a cosine", 2.5, 0.6, _schedule("cosine"), beside=STRONG),
+        "controlled-far": Arm(
+            "from 2.5 + 0.3, held at 25-30 %",
+            2.5,
+            0.3,
+            _controller(0.25, 0.30, every, residual_range=[0.3, 0.95]),
+            beside=STRONG,
+            seeds=2,
+        ),
         "controlled-low": Arm(
-            "from 2.5 + 0.6, held at 10-15 %", 2.5, 0.6, _controller(0.10, 0.15, every), beside=STRONG, seeds=1
+            "from 2.5 + 0.6, held at 10-15 %", 2.5, 0.6, _controller(0.10, 0.15, every), beside=STRONG, seeds=2
         ),
         "out-of-reach": Arm(
             "from 2.5 + 0.6, a band of 60-70 % that residuals from 0.5 up cannot reach",

@@ -20,9 +20,14 @@ from aqr.files import replacing
 
 BEGIN: Final = "<!-- results: written by python -m benchmarks.adaptive report -->"
 END: Final = "<!-- end of results -->"
-MOVING: Final = ("controlled", "controlled-low", "out-of-reach", "warm-up", "cosine")
+MOVING: Final = ("controlled", "controlled-far", "controlled-low", "out-of-reach", "warm-up", "cosine")
 BY_CLASS: Final = ("by-class-alike", "by-class-careful", "by-class-bold")
-BAND: Final = {"controlled": (0.25, 0.30), "controlled-low": (0.10, 0.15), "out-of-reach": (0.60, 0.70)}
+BAND: Final = {
+    "controlled": (0.25, 0.30),
+    "controlled-far": (0.25, 0.30),
+    "controlled-low": (0.10, 0.15),
+    "out-of-reach": (0.60, 0.70),
+}
 
 
 class Results:
