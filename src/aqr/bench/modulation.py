@@ -42,12 +42,18 @@ def speed(clock: Clock, rates: Rates) -> Section:
         note = "gradients of maps and positions included" if on_gpu else "a CPU does not tell"
         limit = TARGET_MEMORY if shape is FIRST_SHAPE and on_gpu else None
         section.rows.append(Row("peak memory of it", peak, "MB", limit, note=note))
+        if on_gpu:
+            step = _training_step(shape, clock.device, compiled=True)
+            section.rows.append(_as_graph(clock, "the same compiled, as a CUDA graph", step, goal, floor))
     one = replace(FIRST_SHAPE, batch=1)
     infer = _inference(one, clock.device)
     floor = rates.floor_ms(transferred(one, clock.device, False), flops(one, False))
     goal = TARGET_INFERENCE if on_gpu else None
     section.rows.append(_row(f"forward, inference, {one}", clock.time(infer), goal, floor))
     section.rows.append(_as_graph(clock, "the same as a CUDA graph", infer, goal, floor))
+    if on_gpu:
+        infer = _inference(one, clock.device, compiled=True)
+        section.rows.append(_as_graph(clock, "the same compiled, as a CUDA graph", infer, goal, floor))
     section.remarks.append(
         f"Floor: the greater of bytes over {rates.copy / 1e12:.2f} TB/s and FLOPs over {rates.matmul / 1e12:.1f} "
         "TFLOP/s, both measured here. Bytes: feature maps read and written once, in the backward pass read twice and "
@@ -147,12 +153,17 @@ def flops(shape: Shape, training: bool) -> float:
     return float(queries * (linear + attention) * (3 if training else 1))
 
 
-def _training_step(shape: Shape, device: torch.device) -> Callable[[], object]:
+def _training_step(shape: Shape, device: torch.device, compiled: bool = False) -> Callable[[], object]:
     module, inputs = _on(shape, device)
     inputs = inputs.with_gradients()
+    if compiled:
+        # What was compiled for another shape would be compiled anew for any.
+        torch.compiler.reset()
+        module.compile(fullgraph=True)
     wanted = [*inputs.differentiable, *module.parameters()]
     random = torch.Generator(device).manual_seed(0)
-    gradients = [torch.randn(t.shape, generator=random, device=device).to(t.dtype) for t in (inputs.bev, inputs.images)]
+    # In the order in memory of the maps, as the decoder returns them.
+    gradients = [torch.empty_like(t).normal_(generator=random) for t in (inputs.bev.detach(), inputs.images.detach())]
 
     def step() -> object:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -164,9 +175,13 @@ def _training_step(shape: Shape, device: torch.device) -> Callable[[], object]:
     return step
 
 
-def _inference(shape: Shape, device: torch.device) -> Callable[[], object]:
+def _inference(shape: Shape, device: torch.device, compiled: bool = False) -> Callable[[], object]:
     module, inputs = _on(shape, device)
     module.eval()
+    if compiled:
+        # What was compiled for another shape would be compiled anew for any.
+        torch.compiler.reset()
+        module.compile(fullgraph=True)
 
     @torch.no_grad()
     def infer() -> object:
@@ -218,7 +233,7 @@ def _row(what: str, timing: Timing, target: float | None, floor: float | None, n
 def _as_graph(clock: Clock, what: str, operation: Callable[[], object], target: float | None, floor: float) -> Row:
     try:
         replay = clock.captured(operation)
-    except RuntimeError as error:
+    except Exception as error:  # a compiler that fails must not cost the other figures
         return Row(what, None, note=f"cannot be captured: {' '.join(str(error).split())[:120]}")
     if replay is None:
         return Row(what, None, note="CUDA graphs need a GPU")

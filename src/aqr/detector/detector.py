@@ -98,6 +98,7 @@ class Detector(nn.Module):
         self.settings = settings
         self._compiled = False
         self._step_graphs = False
+        self._moving = config.aqr.schedule.moves or config.aqr.controller.enabled
         self._wrap: Wrap = as_it_is
         self.register_buffer("pc_range", torch.tensor(pc_range), persistent=False)
         self.register_buffer("code_weights", torch.tensor(settings.loss.code_weights), persistent=False)
@@ -247,7 +248,8 @@ class Detector(nn.Module):
             fixed += [*lidar.stages, *lidar.laterals, lidar.shared_conv]
         else:
             varying.append(lidar)
-        if graphs:
+        # A number that changes from step to step would be compiled anew each time.
+        if not self._moving:
             fixed.append(self.aqr)
         for part in varying:
             if part is not None:

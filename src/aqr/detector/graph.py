@@ -158,6 +158,8 @@ def _rounded(detector: Detector, dtype: torch.dtype | None) -> Detector:
         halved.append(frozen.image_encoder)
     if isinstance(frozen.lidar_encoder, LidarEncoder):
         halved += [*frozen.lidar_encoder.stages, *frozen.lidar_encoder.laterals, frozen.lidar_encoder.shared_conv]
+    if frozen.aqr is not None:
+        halved.append(frozen.aqr.router)
     for part in halved:
         for module in part.modules():
             if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
