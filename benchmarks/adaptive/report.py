@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Final
 
@@ -116,6 +117,8 @@ def _points(value: float) -> str:
 def _interval(found: Difference | None) -> str:
     if found is None:
         return "–"
+    if math.isnan(found.low):
+        return f"{_points(found.value)} (one seed)"
     return f"{_points(found.value)} [{_points(found.low)}, {_points(found.high)}]"
 
 

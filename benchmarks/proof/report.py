@@ -56,8 +56,10 @@ def points(value: float) -> str:
 
 
 def interval(found: Difference | None) -> str:
-    if found is None or math.isnan(found.low):
+    if found is None:
         return "–"
+    if math.isnan(found.low):
+        return f"{points(found.value)} (one seed)"
     return f"{points(found.value)} [{points(found.low)}, {points(found.high)}]"
 
 
@@ -84,8 +86,11 @@ def _answer(comparison: Comparison, chosen: str | None) -> str:
         return "## Answer\n\nThe chosen arm shares no seed with the detector without AQR.\n"
     reached = clean.low >= CLEAN_TARGET and failing.value >= FAILURE_TARGET
     better = failing.low > 0
+    alone = math.isnan(clean.low)
     verdict = (
-        "better than the same fine-tuning without AQR under failures, by more than chance"
+        "judged by one seed only, which gives no interval and proves nothing yet"
+        if alone
+        else "better than the same fine-tuning without AQR under failures, by more than chance"
         if better
         else "not better than the same fine-tuning without AQR under failures by more than chance"
     )
