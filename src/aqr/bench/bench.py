@@ -93,8 +93,8 @@ def _stages(
             draw_growth(measured, picture, f"AQR forward + backward, {results.about['device']}; dotted: linear")
 
     def step() -> None:
-        rows = results.sections["aqr"].rows[:2] if "aqr" in results.sections else []
-        alone = min((row.value for row in rows if row.value is not None), default=None)
+        rows = results.sections["aqr"].rows[:4] if "aqr" in results.sections else []
+        alone = min((row.value for row in rows if row.value is not None and row.unit == "ms"), default=None)
         ways: dict[str, How] = {"step": "plain"}
         if compiled:
             ways |= {"step_compiled": "compiled", "step_graphs": "compiled, with CUDA graphs"}
