@@ -12,11 +12,13 @@ from PIL import Image, ImageFilter
 from aqr.data.images import ImageTransform, transformed
 from aqr.errors import InputError
 from aqr.geometry import Pose
+from aqr.synth import camera as pinhole
 from aqr.synth.camera import View, render
 from aqr.synth.device import Pool, Renderer, Shot, Sight
+from aqr.synth.device import renderer as rendering
 from aqr.synth.device.cast import Views, cast
+from aqr.synth.device.film import blurred
 from aqr.synth.device.pool import Moments, lidar_poses, turns
-from aqr.synth.device.renderer import _blur
 from aqr.synth.device.views import eyes_at, lidar_views
 from aqr.synth.lidar import sweep
 from aqr.synth.presets import Preset
@@ -219,12 +221,59 @@ def test_a_zoomed_picture_shows_things_where_the_matrix_says() -> None:
     assert np.allclose(twice.silhouette[0][seen] / look.silhouette[0][seen], 4.0, rtol=0.15)
 
 
-@pytest.mark.parametrize("radius", [1.3, 5.87, 26.7])
-def test_blur_is_that_of_pillow(radius: float) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
-    wanted = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius))).astype(int)
-    found = _blur(torch.from_numpy(image).permute(2, 0, 1), radius).permute(1, 2, 0).numpy()
-    assert np.abs(found - wanted).max() <= 1
+def test_blur_is_that_of_pillow() -> None:
+    images, radii = np.random.default_rng(0).integers(0, 256, (3, 60, 90, 3)).astype(np.uint8), (1.3, 5.87, 26.7)
+    found = blurred(torch.from_numpy(images).permute(0, 3, 1, 2).to(DEVICE), radii).permute(0, 2, 3, 1).cpu().numpy()
+    for image, radius, own in zip(images, radii, found, strict=True):
+        wanted = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(radius))).astype(int)
+        assert np.abs(own - wanted).max() <= 1
+
+
+def test_drops_are_blurred_as_if_all_of_the_image_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    for size in ((24, 40), (99, 176), (396, 704)):
+        for seed in range(6):
+            found = np.asarray(pinhole.draw_drops(size, np.random.default_rng(seed)))
+            with monkeypatch.context() as patch:
+                patch.setattr(pinhole, "_box_around", lambda spot, margin, size: (0, 0, size[1], size[0]))
+                wanted = np.asarray(pinhole.draw_drops(size, np.random.default_rng(seed)))
+            assert wanted.max() > 100
+            assert np.array_equal(found, wanted)
+
+
+def test_shading_kernel_colours_what_is_coloured_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = pytest.importorskip("aqr.synth.device.shade_kernel")
+    _, _, renderer, moments = scenes()
+    shadows = renderer.shadows(moments)
+    size = (48, 80)
+    matrix = np.diag([size[1] / SIZE[1], size[0] / SIZE[0], 1.0])
+    monkeypatch.setattr(rendering, "SHARP", 0.1)
+    if DEVICE == "cpu":  # the interpreter is slow
+        monkeypatch.setattr(kernel, "BLOCK", 4096)
+        monkeypatch.setattr(rendering, "cast", lambda views, silhouettes, plainly: cast(views, silhouettes))
+    plain, fast = (
+        renderer.pictures(
+            moments, shadows, [sight(v, v % 2, matrix) for v in range(len(KINDS))], size, plainly=plainly
+        )[0].int()
+        for plainly in (True, False)
+    )
+    gap = (plain - fast).abs().amax(1)
+    assert gap.amax() <= (1 if DEVICE == "cpu" else 255)
+    assert (gap > 1).float().mean() < (1e-9 if DEVICE == "cpu" else 1e-3)
+    assert plain.float().std(dim=(1, 2, 3)).min() > 10
+
+
+def test_small_pictures_are_averages_of_larger_ones() -> None:
+    _, _, renderer, moments = scenes()
+    small = ImageTransform(SIZE, (48, 86), top=8, left=3, size=(40, 80), flip=True)
+    third = np.diag([2.0, 2.0, 1.0]) @ small.matrix
+    shadows, place = renderer.shadows(moments), list(KINDS).index("Night")
+    together = [sight(place, 0, small.matrix), sight(place, 1), sight(place, 0, small.matrix)]
+    found = renderer.pictures(moments, shadows, together, small.size)[0]
+    large = renderer.pictures(moments, shadows, [sight(place, 0, third)], (80, 160))[0][0].float()
+    wanted = large.view(3, 40, 2, 80, 2).mean(dim=(2, 4))
+    assert torch.equal(found[0], (wanted + 0.5).to(torch.uint8))
+    assert torch.equal(found[0], found[2])
+    assert torch.equal(found[1], renderer.pictures(moments, shadows, [sight(place, 1)], small.size)[0][0])
 
 
 def test_a_recorded_scene_has_the_same_truth_and_bytes_twice(tmp_path: Path) -> None:

@@ -28,8 +28,9 @@ from aqr.data.index import Index, open_index
 from aqr.data.points import EGO_RADIUS, FIELDS
 from aqr.data.samples import Sample, collate
 from aqr.data.sampling import Draw
+from aqr.synth.device.film import Sight
 from aqr.synth.device.pool import Shot, turned
-from aqr.synth.device.renderer import Renderer, Sight
+from aqr.synth.device.renderer import Renderer
 from aqr.synth.live import LiveWorld
 from aqr.synth.recorder import moment_of
 from aqr.taxonomy import CAMERAS

@@ -166,13 +166,30 @@ def _develop(picture: Floats, stage: Stage, rng: np.random.Generator) -> npt.NDA
 def draw_drops(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
     """How far rain drops on the lens blur each pixel of an image of (height, width), 0 … 255."""
     height, width = size
-    drops = Image.new("L", (width, height), 0)
-    pen = ImageDraw.Draw(drops)
+    sharp = Image.new("L", (width, height), 0)
+    pen, spots = ImageDraw.Draw(sharp), []
     for _ in range(int(rng.integers(2, 14))):
         u, v = float(rng.uniform(0, width)), float(rng.uniform(0, height))
         r = width * float(rng.uniform(0.008, 0.028))
-        pen.ellipse([u - r, v - r * 1.15, u + r, v + r * 1.15], fill=215)
-    return drops.filter(ImageFilter.GaussianBlur(width / 350))
+        spots.append((u - r, v - r * 1.15, u + r, v + r * 1.15))
+        pen.ellipse(spots[-1], fill=215)
+    # The blur reaches less than the margin: three boxes of about two radii in all. Beyond it nothing is drawn.
+    drops, margin = Image.new("L", (width, height), 0), int(4 * width / 350) + 4
+    for spot in spots:
+        own, wide = _box_around(spot, margin, size), _box_around(spot, 2 * margin, size)
+        soft = sharp.crop(wide).filter(ImageFilter.GaussianBlur(width / 350))
+        left, top = wide[:2]
+        drops.paste(soft.crop((own[0] - left, own[1] - top, own[2] - left, own[3] - top)), own[:2])
+    return drops
+
+
+def _box_around(
+    spot: tuple[float, float, float, float], margin: int, size: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a spot with a margin, within an image of (height, width)."""
+    left, top, right, bottom = (int(v) for v in spot)
+    height, width = size
+    return max(left - margin, 0), max(top - margin, 0), min(right + margin, width), min(bottom + margin, height)
 
 
 def draw_grain(size: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.int64]:

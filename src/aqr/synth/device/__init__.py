@@ -4,7 +4,8 @@ It draws what `aqr.synth.camera` and `aqr.synth.lidar` draw, with the same rando
 where rounding decides. The public door is `Renderer`.
 """
 
+from aqr.synth.device.film import Sight
 from aqr.synth.device.pool import Pool, Shot
-from aqr.synth.device.renderer import Renderer, Sight
+from aqr.synth.device.renderer import Renderer
 
 __all__ = ["Pool", "Renderer", "Shot", "Sight"]

@@ -34,9 +34,14 @@ _TABLES: Final[dict[str, npt.NDArray[Any]]] = {
     "column_rays": COLUMN_RAYS,
     "edges": np.array(BOX_EDGES),
     "grain": GRAIN,
-    "ground_grains": np.array([per_metre for per_metre, _ in GRAINS] + [0.0], dtype=np.float32),
-    "ground_contrast": np.array([contrast for _, contrast in GRAINS] + [0.0], dtype=np.float32),
-    "ground_scale": np.array([1 / (GROUND_CELL * 2**level) for level in range(LEVELS)], dtype=np.float32),
+    "ground_levels": np.array(
+        [
+            [1 / (GROUND_CELL * 2**level) for level in range(LEVELS)],
+            [per_metre for per_metre, _ in GRAINS] + [0.0],
+            [contrast for _, contrast in GRAINS] + [0.0],
+        ],
+        dtype=np.float32,
+    ),
     "hash": HASH,
     "lengths": LENGTHS,
     "rays": RAYS,
@@ -186,6 +191,14 @@ class Pool:
         """K."""
         return self.planes.shape[1]
 
+    def egos(self, scenes: Sequence[int], seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """[V, 4] x, y, z, yaw of the ego vehicles of V scenes at times [V]."""
+        found, places = np.empty((len(scenes), 4)), np.array(scenes)
+        for scene in set(scenes):
+            own = places == scene
+            found[own] = self.casts[scene].ego.at(seconds[own])[:, 0]
+        return found
+
     def _stack(self, arrays: Sequence[npt.NDArray[np.generic]]) -> Tensor:
         return torch.from_numpy(np.stack(arrays)).to(self.device)
 
@@ -210,11 +223,10 @@ class Pool:
     def moments(self, shots: Sequence[Shot]) -> Moments:
         """All solids at B moments."""
         poses = np.zeros((len(shots), self.most_actors, 4))
-        ego = np.empty((len(shots), 4))
+        ego = self.egos([shot.scene for shot in shots], np.array([shot.time_us for shot in shots]) * 1e-6)
         for b, shot in enumerate(shots):
             cast, seconds = self.casts[shot.scene], np.array([shot.time_us * 1e-6])
             poses[b, : cast.actor_count] = cast.actors.at(seconds)[0]
-            ego[b] = cast.ego.at(seconds)[0, 0]
         table = np.zeros((len(shots), self.most_actors + 2, 4))
         table[:, : self.most_actors] = poses
         table[:, -1] = lidar_poses(ego)

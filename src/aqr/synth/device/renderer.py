@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from aqr.synth.camera import draw_drops, draw_grain
 from aqr.synth.device.cast import Hits, Views, cast
+from aqr.synth.device.film import Reel, Sight
 from aqr.synth.device.lidar import sweeps
-from aqr.synth.device.pool import Moments, Pool, Shot, constant, turns
+from aqr.synth.device.pool import Moments, Pool, Shot, turns
 from aqr.synth.device.shading import Light, shade
 from aqr.synth.device.shadows import Shadows, paint
 from aqr.synth.device.views import Eyes, camera_views, eyes_at
 
-PIXELS = 1 << 22
-"""Pixels shaded at a time: few enough for the caches of a large GPU, enough to keep it busy."""
+PIXELS = {"cpu": 1 << 22, "cuda": 1 << 25}
+"""Pixels drawn at a time: many on a GPU, where every launch costs, few enough to fit into memory."""
 
-
-@dataclass(frozen=True)
-class Sight:
-    """A picture to take.
-
-    Attributes:
-        moment: which of the moments it shows.
-        camera: number of the camera on the rig of the moment's scene.
-        source: height and width of the picture as it would be written.
-        matrix: [3, 3] homogeneous pixels of that picture to those wanted: scale, shift, mirror.
-        random: sensor noise and rain drops.
-    """
-
-    moment: int
-    camera: int
-    source: tuple[int, int]
-    matrix: npt.NDArray[np.float64]
-    random: np.random.Generator
+SHARP = 0.75
+"""Pictures scaled further down than this are drawn larger and averaged."""
 
 
 @dataclass(frozen=True)
@@ -91,48 +76,81 @@ class Renderer:
         sights: Sequence[Sight],
         size: tuple[int, int],
         count: bool = False,
+        plainly: bool | None = None,
     ) -> tuple[Tensor, Look | None]:
         """Take pictures of one size.
 
         Args:
             moments: what is to be seen.
             shadows: on its ground.
-            sights: V of them.
+            sights: V of them; pictures far smaller than their source are drawn larger and averaged.
             size: height and width.
-            count: count the pixels of every actor as well.
+            count: count the pixels of every actor as well, as drawn.
+            plainly: draw and shade without kernels; by default where the pool is not on a GPU.
 
         Returns:
             [V, 3, H, W] uint8 RGB, black beyond the source picture, and the counts if wanted.
         """
-        images, looks = [], []
-        step = max(1, PIXELS // (size[0] * size[1]))
-        for first in range(0, len(sights), step):
-            own = sights[first : first + step]
-            eyes, views, ego = self._open(moments, own, size)
-            hits = cast(views, silhouettes=count)
-            if count:
-                looks.append(self._count(moments, eyes, hits))
-            light = Light.of(self.pool, [self._scene(moments, s) for s in own], ego)
-            images.append(self._develop(shade(self.pool, moments, shadows, eyes, views, hits, light), moments, own))
-        look = (
-            Look(np.concatenate([k.visible for k in looks]), np.concatenate([k.silhouette for k in looks]))
-            if count
-            else None
-        )
-        return torch.cat(images), look
+        if plainly is None:
+            plainly = self.pool.device.type != "cuda"
+        finer = [_finer(sight) for sight in sights]
+        images = torch.empty(len(sights), 3, *size, dtype=torch.uint8, device=self.pool.device)
+        seen = Look(*np.zeros((2, len(sights), self.pool.most_actors), dtype=np.int64))
+        for factor in sorted(set(finer)):
+            chosen = [v for v, own in enumerate(finer) if own == factor]
+            wide = (size[0] * factor, size[1] * factor)
+            scale = np.diag([factor, factor, 1.0])
+            step = max(1, PIXELS[self.pool.device.type] // (wide[0] * wide[1]))
+            for first in range(0, len(chosen), step):
+                part = chosen[first : first + step]
+                own = [replace(sights[v], matrix=scale @ sights[v].matrix) for v in part]
+                taken, look = self._take(moments, shadows, own, wide, count, plainly)
+                if look is not None:
+                    seen.visible[part], seen.silhouette[part] = look.visible, look.silhouette
+                if factor > 1:
+                    cells = taken.view(len(part), 3, size[0], factor, size[1], factor)
+                    taken = cells.float().mean(dim=(3, 5)).add_(0.5).to(torch.uint8)
+                if len(part) == len(sights):
+                    images = taken
+                else:
+                    images[torch.tensor(part, device=images.device)] = taken
+        return images, seen if count else None
 
-    def _scene(self, moments: Moments, sight: Sight) -> int:
-        return moments.shots[sight.moment].scene
+    def _take(
+        self,
+        moments: Moments,
+        shadows: Shadows,
+        sights: Sequence[Sight],
+        size: tuple[int, int],
+        count: bool,
+        plainly: bool,
+    ) -> tuple[Tensor, Look | None]:
+        scenes = [moments.shots[sight.moment].scene for sight in sights]
+        reel = Reel(sights, [self.pool.casts[scene].weather for scene in scenes], size, self._executor)
+        eyes, views, ego = self._open(moments, sights, size)
+        hits = cast(views, silhouettes=count, plainly=plainly)
+        light = Light.of(self.pool, scenes, ego)
+        film = reel.film(self.pool.device)
+        if plainly:
+            picture = shade(self.pool, moments, shadows, eyes, views, hits, light)
+            if len(film.wet):
+                picture[film.wet] = film.softened(torch.floor(picture[film.wet] * 255))
+            images = film.exposed(picture)
+        else:
+            from aqr.synth.device.shade_kernel import launch  # only now: Triton is there where a GPU is
+
+            images, sharp = launch(self.pool, moments, shadows, eyes, views, hits, light, film)
+            if len(film.wet):
+                images[film.wet] = film.exposed(film.softened(sharp), film.wet)
+        return images, self._count(moments, eyes, hits) if count else None
 
     def _open(
         self, moments: Moments, sights: Sequence[Sight], size: tuple[int, int]
     ) -> tuple[Eyes, Views, npt.NDArray[np.float64]]:
-        cameras = [self.pool.casts[self._scene(moments, s)].rig[s.camera] for s in sights]
-        ego = np.empty((len(sights), 4))
-        for v, (sight, camera) in enumerate(zip(sights, cameras, strict=True)):
-            shot = moments.shots[sight.moment]
-            seconds = (shot.time_us + camera.delay_us) * 1e-6
-            ego[v] = self.pool.casts[shot.scene].ego.at(np.array([seconds]))[0, 0]
+        cameras = [self.pool.casts[moments.shots[s.moment].scene].rig[s.camera] for s in sights]
+        shots = [moments.shots[s.moment] for s in sights]
+        times = [shot.time_us + camera.delay_us for shot, camera in zip(shots, cameras, strict=True)]
+        ego = self.pool.egos([shot.scene for shot in shots], np.array(times) * 1e-6)
         turn = turns(ego[:, 3])
         rotation = turn @ np.stack([camera.to_ego.rotation for camera in cameras])
         spot = np.stack([camera.to_ego.translation for camera in cameras])
@@ -150,64 +168,8 @@ class Renderer:
         assert hits.silhouette is not None
         return Look(visible.cpu().numpy(), hits.silhouette.cpu().numpy().astype(np.int64))
 
-    def _develop(self, picture: Tensor, moments: Moments, sights: Sequence[Sight]) -> Tensor:
-        """Rain drops on the lens and sensor noise: [3, V, H, W] 0 … 1 to [V, 3, H, W] uint8."""
-        device = self.pool.device
-        rows, columns, inside = _source_pixels(sights, (picture.shape[2], picture.shape[3]), device)
-        weathers = [self.pool.casts[self._scene(moments, s)].weather for s in sights]
-        for v, (sight, weather) in enumerate(zip(sights, weathers, strict=True)):
-            if weather.drops:
-                drops = np.array(draw_drops(sight.source, sight.random), dtype=np.float32) / 255
-                mask = torch.from_numpy(drops).to(device, non_blocking=True)
-                share = mask[rows[v][:, None], columns[v][None, :]]
-                sharp = torch.floor(picture[:, v] * 255)
-                soft = _blur(sharp, sight.source[1] / 60 * abs(float(sight.matrix[0, 0])))
-                picture[:, v] = torch.floor(sharp + share * (soft - sharp) + 0.5) / 255
-        most = max(sight.source[0] for sight in sights)
-        drawn = np.zeros((len(sights), most), dtype=np.int64)
-        for v, sight in enumerate(sights):
-            drawn[v, : sight.source[0]] = draw_grain(sight.source, sight.random)
-        starts = torch.from_numpy(drawn).to(device, non_blocking=True).gather(1, rows)
-        noise = torch.tensor([w.noise for w in weathers], dtype=torch.float32).to(device, non_blocking=True)
-        place = starts[:, :, None] + 3 * columns[:, None, :]
-        grain = constant("grain", device)
-        out = torch.empty(len(sights), 3, *picture.shape[2:], dtype=torch.uint8, device=device)
-        for channel in range(3):
-            exposed = (picture[channel] + grain[place + channel] * noise[:, None, None]) * 255
-            out[:, channel] = torch.where(inside, exposed.clamp_(0, 255), 0.0).to(torch.uint8)
-        return out
 
-
-def _source_pixels(
-    sights: Sequence[Sight], size: tuple[int, int], device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Row [V, H] and column [V, W] of the source picture that each pixel shows, whether it lies within [V, H, W]."""
-    matrix = torch.from_numpy(np.stack([s.matrix for s in sights])).to(device, non_blocking=True)
-    source = torch.tensor([s.source for s in sights]).to(device, non_blocking=True)
-    down = torch.arange(size[0], device=device, dtype=torch.float64) + 0.5
-    across = torch.arange(size[1], device=device, dtype=torch.float64) + 0.5
-    v = torch.floor((down - matrix[:, 1, 2, None]) / matrix[:, 1, 1, None]).long()
-    u = torch.floor((across - matrix[:, 0, 2, None]) / matrix[:, 0, 0, None]).long()
-    height, width = source[:, :1], source[:, 1:]
-    inside = ((v >= 0) & (v < height))[:, :, None] & ((u >= 0) & (u < width))[:, None, :]
-    return torch.minimum(v.clamp(min=0), height - 1), torch.minimum(u.clamp(min=0), width - 1), inside
-
-
-def _blur(image: Tensor, radius: float) -> Tensor:
-    """Pillow's GaussianBlur of whole numbers [3, H, W], bit by bit: three box blurs along each axis (Gwosdek et al.,
-    "Theoretical Foundations of Gaussian Convolution by Extended Box Filtering", 2011)."""
-    variance = radius * radius / 3
-    whole = int(np.floor((np.sqrt(12 * variance + 1) - 1) / 2))
-    part = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
-    inner = int((1 << 24) / (2 * (whole + part) + 1))
-    outer = ((1 << 24) - (2 * whole + 1) * inner) // 2
-    image = image.long()
-    for dim in (2, 2, 2, 1, 1, 1):
-        length = image.shape[dim]
-        place = torch.arange(-whole - 1, length + whole + 1, device=image.device).clamp(0, length - 1)
-        wide = image.index_select(dim, place)
-        total = wide.cumsum(dim)
-        middle = total.narrow(dim, 2 * whole + 1, length) - total.narrow(dim, 0, length)
-        edges = wide.narrow(dim, 0, length) + wide.narrow(dim, 2 * whole + 2, length)
-        image = (middle * inner + edges * outer + (1 << 23)) >> 24
-    return image.float()
+def _finer(sight: Sight) -> int:
+    """How many times larger a picture is drawn to keep edges from fraying."""
+    scale = min(abs(float(sight.matrix[0, 0])), abs(float(sight.matrix[1, 1])))
+    return max(1, math.ceil(SHARP / scale - 1e-6))

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from aqr.synth.device.film import Sight
 from aqr.synth.device.pool import Pool, Shot
-from aqr.synth.device.renderer import Renderer, Sight
+from aqr.synth.device.renderer import Renderer
 from aqr.synth.rig import Camera
 from aqr.synth.sensors import Pictures, SceneJob
 from aqr.synth.stage import Stage

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,23 @@ from aqr.synth.solids import Texture
 
 Vector = tuple[Tensor, Tensor, Tensor]
 
+_PAINTS: Final = (
+    (1.0, 0.95, 0.85),
+    (0.10, 0.01, 0.005),
+    (1.0, 0.78, 0.5),
+    (0.03, 0.04, 0.05),
+    (0.62, 0.05, 0.03),
+    (0.85, 0.85, 0.82),
+    (0.28, 0.20, 0.10),
+)
+_BEAM, _TAIL, _LAMP, _WINDOW, _STRIPE, _BAND, _GLOW = range(len(_PAINTS))
+
+
+@lru_cache(maxsize=64)
+def paints(device: torch.device) -> Tensor:
+    """[7, 3] linear RGB: light of headlamps, tail lamps and street lamps, window panes, stripes, bands, lit windows."""
+    return torch.tensor(_PAINTS, device=device)
+
 
 @dataclass(frozen=True)
 class Light:
@@ -31,7 +49,10 @@ class Light:
 
     Attributes:
         night: whether lamps are lit in any of the views; `lit` says in which.
+        table: [V, WIDTH] the same numbers in rows, and the standard deviation of the sensors' noise.
     """
+
+    WIDTH: ClassVar[int] = 27
 
     sun: Tensor
     ambient: Tensor
@@ -46,6 +67,7 @@ class Light:
     night: bool
     beam_start: Vector
     beam_along: Vector
+    table: Tensor
 
     @classmethod
     def of(cls, pool: Pool, scenes: Sequence[int], ego: npt.NDArray[np.float64]) -> Light:
@@ -62,7 +84,7 @@ class Light:
             "start": np.stack([ego[:, 0] + 3.6 * cos, ego[:, 1] + 3.6 * sin, ego[:, 2]], -1),
             "along": np.stack([cos, sin, np.zeros_like(cos)], -1),
             "one": [[w.extinction, w.wet, w.exposure] for w in weathers],
-            "two": [[cast.lamp_y, float(cast.weather.night), 0.0] for cast in casts],
+            "two": [[cast.lamp_y, float(cast.weather.night), cast.weather.noise] for cast in casts],
         }
         table = np.stack([np.asarray(values, dtype=np.float32) for values in fields.values()], axis=1)
         sent = torch.from_numpy(table).to(pool.device, non_blocking=True)
@@ -88,6 +110,7 @@ class Light:
             night=any(w.night for w in weathers),
             beam_start=vector("start"),
             beam_along=vector("along"),
+            table=sent,
         )
 
     def sky(self, up: Tensor) -> Tensor:
@@ -112,7 +135,7 @@ class Light:
         height = 7 - z
         gap = nearest * nearest + across * across + height * height + 4
         lamp = 5.5 * height.clamp(min=0) / (gap * gap.sqrt())
-        return _rgb(beam, (1.0, 0.95, 0.85)) + _rgb(tail, (0.10, 0.01, 0.005)) + _rgb(lamp, (1.0, 0.78, 0.5))
+        return _rgb(beam, _BEAM) + _rgb(tail, _TAIL) + _rgb(lamp, _LAMP)
 
 
 def shade(
@@ -124,7 +147,7 @@ def shade(
     hits: Hits,
     light: Light,
 ) -> Tensor:
-    """Square roots of linear RGB [3, V, H, W], 0 … 1, of what cameras see."""
+    """Square roots of linear RGB [V, 3, H, W], 0 … 1, of what cameras see."""
     toward, reach, points = _seen(views, hits, eyes)
     on_solid = hits.code >= 0
     code = hits.code.clamp(min=0)
@@ -139,7 +162,7 @@ def shade(
     )
     colour = light.fog(colour, reach)
     colour = torch.where(on_solid | (reach < 1000), colour, light.sky(toward[2]))
-    return (colour * light.exposure).clamp_(0, 1).sqrt_()
+    return (colour * light.exposure).clamp_(0, 1).sqrt_().transpose(0, 1)
 
 
 def _seen(views: Views, hits: Hits, eyes: Eyes) -> tuple[Vector, Tensor, Vector]:
@@ -186,7 +209,7 @@ def _ground(
 def _albedo(pool: Pool, scene: Tensor, x: Tensor, y: Tensor, reach: Tensor) -> Tensor:
     """The painted ground, coarser with distance, with a grain of its own where it is close."""
     level = (reach > 14.0).long() + (reach > 28.0) + (reach > 56.0)
-    scale = constant("ground_scale", x.device)[level]
+    scale, per_metre, depth = constant("ground_levels", x.device)[:, level].unbind(0)
     origin = pool.ground_origin.float()[scene]
     far = 1e6
     column = ((x - origin[..., 0]) * scale).clamp(-far, far).int()
@@ -197,8 +220,6 @@ def _albedo(pool: Pool, scene: Tensor, x: Tensor, y: Tensor, reach: Tensor) -> T
     row = torch.minimum(row.clamp(min=0), rows - 1)
     packed = pool.ground[pool.ground_start.flatten()[which] + row * columns + column]
     colour = (torch.stack([packed & 255, (packed >> 8) & 255, (packed >> 16) & 255]).float() / 255) ** 2
-    per_metre = constant("ground_grains", x.device)[level]
-    depth = constant("ground_contrast", x.device)[level]
     grain = _random((x * per_metre).clamp(-far, far).int(), (y * per_metre).clamp(-far, far).int(), 0)
     return colour * (1 + depth * (grain - 0.5))
 
@@ -241,9 +262,9 @@ def _surface(
     leaves = 0.45 + 0.55 * (coarse + _noise(local, torch.full_like(pz, 11.0)))
     colour = colour * torch.where(foliage, leaves, torch.where(rough, 0.8 + 0.4 * coarse, 1.0))
     striped = (texture == Texture.STRIPES) & (torch.remainder(torch.floor((across + pz) * 3.2), 2) > 0)
-    colour = torch.where(striped, _paint((0.62, 0.05, 0.03), colour.device), colour)
+    colour = torch.where(striped, _paint(_STRIPE, colour.device), colour)
     banded = (texture == Texture.BANDS) & (torch.remainder(pz, 0.42) > 0.2) & (pz > 0.2)
-    colour = torch.where(banded, _paint((0.85, 0.85, 0.82), colour.device), colour)
+    colour = torch.where(banded, _paint(_BAND, colour.device), colour)
     rib = (texture == Texture.PANELS) & (torch.remainder(across * 1.6, 1) < 0.14) & upright
     colour = torch.where(rib, colour * 0.62, colour)
     if light.night:
@@ -276,21 +297,20 @@ def _windows(
     colour = torch.where(facade, colour * stone, colour)
     glass = pane | shop
     token = _random(whole_column.int(), whole_row.int(), solid.int())
-    colour = torch.where(glass, _paint((0.03, 0.04, 0.05), colour.device) + 0.05 * token, colour)
+    colour = torch.where(glass, _paint(_WINDOW, colour.device) + 0.05 * token, colour)
     mirror = torch.where(glass, 0.14, 0.0)
     if not light.night:
         return colour, mirror, mirror
     shining = glass & (token < torch.where(shop, 0.5, 0.25))
-    return colour, _rgb(torch.where(shining, 0.4 + token, 0.0), (0.28, 0.20, 0.10)), mirror
+    return colour, _rgb(torch.where(shining, 0.4 + token, 0.0), _GLOW), mirror
 
 
-def _rgb(value: Tensor, colour: tuple[float, float, float]) -> Tensor:
-    return value * _paint(colour, value.device)
+def _rgb(value: Tensor, paint: int) -> Tensor:
+    return value * _paint(paint, value.device)
 
 
-@lru_cache(maxsize=64)
-def _paint(colour: tuple[float, float, float], device: torch.device) -> Tensor:
-    return torch.tensor(colour, device=device)[:, None, None, None]
+def _paint(paint: int, device: torch.device) -> Tensor:
+    return paints(device)[paint][:, None, None, None]
 
 
 def _random(a: Tensor, b: Tensor, c: Tensor | int) -> Tensor:
