@@ -13,6 +13,7 @@ from aqr.config import Config, SynthWorld, parse
 from aqr.data.failures.catalogue import Failure
 from aqr.data.failures.harm import Corruption
 from aqr.data.loader import eval_loader, train_loader
+from aqr.data.sampling import Draw
 from aqr.data.synthetic import SyntheticDataset
 from aqr.errors import InputError
 from aqr.synth import PRESETS, Preset, write_world
@@ -136,6 +137,22 @@ def test_sensors_fail_as_on_disk(written: Path, name: str) -> None:
         assert_alike(a, b, 8.0)
 
 
+def test_batches_in_which_some_samples_fail_hold_what_each_sample_holds_alone() -> None:
+    settings = config("synth", failures={"lidar_dropout": 0.3, "camera_dropout": 0.3}, cameras=2)
+    dataset = train_loader(settings).dataset
+    assert isinstance(dataset, SyntheticDataset)
+    plans = dataset.plans([Draw(0, epoch, 0) for epoch in range(12)])
+    failing = [n for n, plan in enumerate(plans) if plan.harm is not None]
+    assert 2 < len(failing) < 10
+    together = dataset.render(plans)
+    points = torch.split(together.points, together.point_counts)
+    for number, plan in enumerate(plans):
+        alone = dataset.render([plan])
+        assert torch.equal(together.images[number], alone.images[0])
+        assert torch.equal(points[number], alone.points)
+    assert torch.equal(dataset.render([plans[n] for n in failing]).images, together.images[failing])
+
+
 def test_keyframes_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     list(eval_loader(config("synth", cameras=1)))
 
@@ -165,7 +182,7 @@ def test_an_error_in_the_rendering_thread_reaches_the_loop(monkeypatch: pytest.M
     def fail(*arguments: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(SyntheticDataset, "batch", fail)
+    monkeypatch.setattr(SyntheticDataset, "render", fail)
     with pytest.raises(MemoryError, match="no room"):
         list(loader)
 

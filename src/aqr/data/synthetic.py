@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from queue import Full, Queue
 from threading import Event, Thread
 
@@ -29,7 +31,7 @@ from aqr.data.points import EGO_RADIUS, FIELDS
 from aqr.data.samples import Sample, collate
 from aqr.data.sampling import Draw
 from aqr.synth.device.film import Sight
-from aqr.synth.device.pool import Shot, turned
+from aqr.synth.device.pool import Moments, Shot, turned
 from aqr.synth.device.renderer import Renderer
 from aqr.synth.live import LiveWorld
 from aqr.synth.recorder import moment_of
@@ -114,6 +116,7 @@ class SyntheticDataset(NuScenesDataset):
             sample_of[self.index.samples.image[:, column]] = np.arange(len(self.index))
             camera_of[self.index.samples.image[:, column]] = CAMERAS.index(name)
         self._sample_of, self._camera_of = sample_of, camera_of
+        self._album: tuple[int, dict[int, npt.NDArray[np.uint8]]] | None = None
 
     def scan(self, row: int) -> npt.NDArray[np.float32]:
         shot = self._shot(int(self.index.scans.timestamp[row]))
@@ -123,29 +126,55 @@ class SyntheticDataset(NuScenesDataset):
         return found
 
     def picture(self, row: int, transform: ImageTransform, change: PictureChange | None) -> npt.NDArray[np.uint8]:
-        shot = self._shot(int(self.index.samples.timestamp[self._sample_of[row]]))
-        moments = self._renderer.moments([shot])
-        sight = self._sight(0, shot, int(self._camera_of[row]), transform.source, np.eye(3))
-        taken, _ = self._renderer.pictures(moments, self._renderer.shadows(moments), [sight], transform.source)
-        whole: npt.NDArray[np.uint8] = taken[0].permute(1, 2, 0).contiguous().cpu().numpy()
+        sample, camera = int(self._sample_of[row]), int(self._camera_of[row])
+        if self._album is None or self._album[0] != sample or camera not in self._album[1]:
+            self._album = sample, self._taken(sample, sorted({camera, *self._cameras}), transform.source)
+        whole = self._album[1][camera]
         return transformed(Image.fromarray(whole if change is None else change(whole)), transform)
+
+    def _taken(self, sample: int, cameras: Sequence[int], size: tuple[int, int]) -> dict[int, npt.NDArray[np.uint8]]:
+        """Whole pictures of a sample."""
+        shot = self._shot(int(self.index.samples.timestamp[sample]))
+        moments = self._renderer.moments([shot])
+        sights = [self._sight(0, shot, camera, size, np.eye(3)) for camera in cameras]
+        taken, _ = self._renderer.pictures(moments, self._renderer.shadows(moments), sights, size)
+        return dict(zip(cameras, taken.permute(0, 2, 3, 1).contiguous().cpu().numpy(), strict=True))
+
+    def plans(self, draws: Sequence[Draw]) -> list[Plan]:
+        """What several samples will show."""
+        return [self.plan(draw) for draw in draws]
 
     def batch(self, draws: Sequence[Draw]) -> Batch:
         """Samples behind one another on the world's device."""
-        plans = [self.plan(draw) for draw in draws]
-        if any(plan.harm is not None for plan in plans):
-            return collate([self.read(plan) for plan in plans]).to(self.device)
-        nothing = np.empty((0, FIELDS), dtype=np.float32)
+        return self.render(self.plans(draws))
+
+    def render(self, plans: Sequence[Plan]) -> Batch:
+        """The samples of plans behind one another on the world's device; those in which a sensor fails one by one."""
         size = self.data.image.size
+        nothing = np.empty((0, FIELDS), dtype=np.float32)
         blank = np.empty((0, 3, *size), dtype=np.uint8)
-        bare: list[Sample] = [self.put_together(plan, nothing, blank) for plan in plans]
+        read: list[Sample] = [
+            self.put_together(plan, nothing, blank) if plan.harm is None else self.read(plan) for plan in plans
+        ]
+        whole = [number for number, plan in enumerate(plans) if plan.harm is None]
+        bare = [replace(sample, images=blank) for sample in read]
         batch = collate(bare).to(self.device)
-        points, counts = self._points(plans)
-        batch.points, batch.point_counts = points, counts
-        batch.images = self._images(plans, size)
+        if not whole:
+            batch.images = torch.from_numpy(np.stack([sample.images for sample in read])).to(self.device)
+            return batch
+        own = [plans[number] for number in whole]
+        moments = self._renderer.moments([self._shot(plan.frame.timestamp) for plan in own])
+        points, counts = self._points(own, moments)
+        images = self._images(own, moments, size)
+        if len(whole) < len(plans):
+            points, counts = _mixed(points, counts, whole, batch)
+            failing = [number for number in range(len(plans)) if number not in whole]
+            shown = torch.from_numpy(np.stack([read[number].images for number in failing])).to(self.device)
+            images = torch.cat([images, shown])[torch.tensor([*whole, *failing], device=self.device).argsort()]
+        batch.points, batch.point_counts, batch.images = points, counts, images
         return batch
 
-    def _points(self, plans: Sequence[Plan]) -> tuple[Tensor, list[int]]:
+    def _points(self, plans: Sequence[Plan], keyframes: Moments) -> tuple[Tensor, list[int]]:
         """Points of all plans behind one another, moved, and how many each has."""
         if not self.sensors.lidar:
             return torch.empty(0, FIELDS, device=self.device), [0] * len(plans)
@@ -161,7 +190,8 @@ class SyntheticDataset(NuScenesDataset):
                 lags.append(max(int(index.scans.timestamp[key]) - int(index.scans.timestamp[scan]), 0) * 1e-6)
                 owners.append(number)
         randoms = [self._jobs[shot.scene].sweep_random(shot.time_us) for shot in shots]
-        stored = self._renderer.sweeps(self._renderer.moments(shots), randoms)
+        moments = keyframes if tuple(shots) == keyframes.shots else self._renderer.moments(shots)
+        stored = self._renderer.sweeps(moments, randoms)
         matrix = torch.from_numpy(np.stack(movements).astype(np.float32)).to(self.device, non_blocking=True)
         points = torch.empty(*stored.shape[:2], FIELDS, device=self.device)
         points[..., :3] = turned(stored[..., :3], matrix[:, None, :3, :3]) + matrix[:, None, :3, 3]
@@ -171,15 +201,13 @@ class SyntheticDataset(NuScenesDataset):
         counts = np.bincount(owners, weights=far.sum(1).cpu().numpy(), minlength=len(plans)).astype(int).tolist()
         return points[far], counts
 
-    def _images(self, plans: Sequence[Plan], size: tuple[int, int]) -> Tensor:
+    def _images(self, plans: Sequence[Plan], moments: Moments, size: tuple[int, int]) -> Tensor:
         """[B, V, 3, H, W] pictures of all plans."""
         if not self._cameras:
             return torch.empty(len(plans), 0, 3, *size, dtype=torch.uint8, device=self.device)
-        shots = [self._shot(plan.frame.timestamp) for plan in plans]
-        moments = self._renderer.moments(shots)
         sights = [
             self._sight(number, shot, camera, transform.source, transform.matrix)
-            for number, (plan, shot) in enumerate(zip(plans, shots, strict=True))
+            for number, (plan, shot) in enumerate(zip(plans, moments.shots, strict=True))
             for camera, transform in zip(self._cameras, plan.transforms, strict=True)
         ]
         taken, _ = self._renderer.pictures(moments, self._renderer.shadows(moments), sights, size)
@@ -194,6 +222,14 @@ class SyntheticDataset(NuScenesDataset):
     ) -> Sight:
         random = self._jobs[shot.scene].picture_random(shot.time_us, camera)
         return Sight(moment, camera, source, matrix, random)
+
+
+def _mixed(points: Tensor, counts: list[int], whole: Sequence[int], batch: Batch) -> tuple[Tensor, list[int]]:
+    """Points of the samples number `whole` among those that a batch holds already."""
+    parts = list(torch.split(batch.points, batch.point_counts))
+    for number, part in zip(whole, torch.split(points, counts), strict=True):
+        parts[number] = part
+    return torch.cat(parts), [len(part) for part in parts]
 
 
 class Rendered:
@@ -232,17 +268,27 @@ class Rendered:
         device = self._dataset.device
         stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         try:
-            for draws in self._batches:
-                with torch.cuda.stream(stream), torch.no_grad():
-                    batch = self._dataset.batch(draws)
-                if stream is not None:
-                    stream.synchronize()
-                put(batch)
-                if stop.is_set():
-                    return
+            with ThreadPoolExecutor(1) as planner:
+                for plans in _one_ahead(planner.submit(self._dataset.plans, draws) for draws in self._batches):
+                    with torch.cuda.stream(stream), torch.no_grad():
+                        batch = self._dataset.render(plans)
+                    if stream is not None:
+                        stream.synchronize()
+                    put(batch)
+                    if stop.is_set():
+                        return
             put(None)
         except BaseException as error:  # who waits for the batch is to hear of it
             put(error)
+
+
+def _one_ahead(futures: Iterator[Future[list[Plan]]]) -> Iterator[list[Plan]]:
+    """Results, of which the next is worked on while one is used."""
+    current = next(futures, None)
+    while current is not None:
+        following = next(futures, None)
+        yield current.result()
+        current = following
 
 
 def _keep_for_this_stream(batch: Batch) -> None:

@@ -112,7 +112,7 @@ class LiveWorld:
     def renderer(self, jobs: Sequence[SceneJob]) -> Renderer:
         """A renderer of some scenes, in this order."""
         stages, rigs = zip(*self._drawn(jobs), strict=True)
-        return Renderer(Pool(stages, rigs, self.device))
+        return Renderer(Pool(stages, rigs, self.device), threads=min(8, os.cpu_count() or 1))
 
     def _drawn(self, jobs: Sequence[SceneJob]) -> Iterator[Drawn]:
         workers = min(self.workers, len(jobs)) if len(jobs) > 1 else 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import avg_pool2d, pad
 
 from aqr.synth.device.cast import Views, cast
 from aqr.synth.device.pool import Moments, Pool
@@ -156,9 +156,7 @@ def _covered(planes: Tensor, front: Tensor, flat: Tensor, chosen: Tensor) -> Ten
 
 def _box_blur(image: Tensor, radius: int) -> Tensor:
     """Mean over (2 · radius + 1)² cells of [B, Y, X], rounded after each axis, edges repeated."""
-    for dim in (2, 1):
-        sides = (radius, radius, 0, 0) if dim == 2 else (0, 0, radius, radius)
-        wide = pad(image[:, None], sides, mode="replicate")[:, 0]
-        total = sum(wide.narrow(dim, shift, image.shape[dim]) for shift in range(2 * radius + 1))
-        image = torch.floor(torch.as_tensor(total) / (2 * radius + 1) + 0.5)
+    across = 2 * radius + 1
+    for window, sides in (((1, across), (radius, radius, 0, 0)), ((across, 1), (0, 0, radius, radius))):
+        image = torch.floor(avg_pool2d(pad(image[:, None], sides, mode="replicate"), window, stride=1)[:, 0] + 0.5)
     return image
