@@ -4,7 +4,7 @@
 
 Every stage runs in a process of its own, bounded by a time limit, and adds its figures to OUT.json as they come:
 
-- equal: a short scene recorded by NumPy, twice by the GPU, and once by PyTorch without the kernel
+- equal: a short scene recorded by NumPy and twice by the GPU, and pictures of it drawn with and without kernels
 - disk: keyframes per second of `aqr synth --preset full`, written by all cores, and where one process's time goes
 - live: samples per second of `data.kind: synth`, batches of 16 at 6 x 256 x 704 with one sweep, and where time goes
 """
@@ -36,14 +36,14 @@ from aqr.synth.device import Pool, Renderer, Shot, Sight
 from aqr.synth.device import lidar as device_lidar
 from aqr.synth.device import renderer as rendering
 from aqr.synth.device.cast import cast
+from aqr.synth.device.film import Film, Reel
 from aqr.synth.device.sensors import DeviceSensors
 from aqr.synth.recorder import draw, record
 from aqr.synth.sensors import SceneJob
 from aqr.synth.tables import Tables
+from aqr.synth.weather import KINDS, draw_weather
 
 LIMITS = {"equal": 60, "disk": 110, "live": 90}
-TILES = ((16, 16, 1), (16, 16, 2), (8, 32, 1), (8, 32, 2), (16, 32, 2), (16, 32, 4), (32, 32, 4), (8, 16, 1))
-
 Note = Callable[[str, Any], None]
 
 
@@ -101,11 +101,30 @@ def equal(note: Note, device: str, small: bool) -> None:
     size = job.preset.image_size
     sights = [Sight(0, camera, size, np.eye(3), np.random.default_rng(0)) for camera in range(6)]
     _, views, _ = renderer._open(moments, sights, size)
-    plain, fast = cast(views, silhouettes=True, plainly=True), cast(views, silhouettes=True, plainly=device == "cpu")
+    kernels = device != "cpu"
+    plain, fast = cast(views, silhouettes=True, plainly=True), cast(views, silhouettes=True, plainly=not kernels)
     assert plain.silhouette is not None
     assert fast.silhouette is not None
     note("kernel_codes_that_differ", float((plain.code != fast.code).float().mean()))
     note("kernel_silhouettes_that_differ_by", int((plain.silhouette - fast.silhouette).abs().max()))
+    for kind in KINDS:
+        stage = replace(stage, weather=next(w for s in range(500) if (w := draw_weather(dice(s))).words == kind))
+        renderer = Renderer(Pool([stage], [rig], device))
+        moments = renderer.moments([Shot(0, 500_000)])
+        shadows = renderer.shadows(moments)
+        first, second = (
+            renderer.pictures(moments, shadows, [replace(s, random=dice(0)) for s in sights], size, plainly=plainly)[
+                0
+            ].int()
+            for plainly in (True, not kernels)
+        )
+        gap = (first - second).abs()
+        note(f"shading kernel, {kind}: mean difference, share over 2, largest",
+             [float(gap.float().mean()), float((gap.amax(1) > 2).float().mean()), int(gap.max())])  # fmt: skip
+
+
+def dice(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
 
 
 def disk(note: Note, device: str, small: bool) -> None:
@@ -176,7 +195,7 @@ def _where_one_process_spends(note: Note, device: str, small: bool) -> None:
 
 def live(note: Note, device: str, small: bool) -> None:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
-    size, batch_size, steps = ([64, 192], 2, 2) if small else ([256, 704], 16, 70)
+    size, batch_size, steps = ([64, 192], 2, 2) if small else ([256, 704], 16, 110)
     config = parse(
         {
             "data": {
@@ -209,14 +228,7 @@ def live(note: Note, device: str, small: bool) -> None:
     with torch.no_grad():
         note("milliseconds_per_batch_in_turn", median_ms(lambda: dataset.batch(draws), device))
         note("milliseconds_by_part", _parts(dataset, draws, device))
-        usual, found = rendering.PIXELS, {}
-        for bits in () if small else (20, 21, 22, 23, 24, 25):
-            rendering.PIXELS = 1 << bits
-            found[f"2^{bits}"] = median_ms(lambda: dataset.batch(draws), device)
-            note("milliseconds_per_batch_by_pixels_at_a_time", found)
-        rendering.PIXELS = usual
         if device != "cpu":
-            _tiles(note, dataset, draws, size, device)
             _profile(note, dataset, draws)
 
 
@@ -242,9 +254,13 @@ def _parts(dataset: Any, draws: Any, device: str) -> dict[str, float]:
         wrap(device_lidar, "_draw_rest", "points: second draws"),
         wrap(rendering, "camera_views", "images: planes and windows"),
         wrap(rendering, "cast", "images: cast"),
-        wrap(rendering, "shade", "images: shade"),
+        wrap(rendering, "shade", "images: shade")
+        if device == "cpu"
+        else wrap(shade_kernel(), "launch", "images: shade"),
         wrap(rendering, "paint", "images: shadows"),
-        wrap(rendering.Renderer, "_develop", "images: develop"),
+        wrap(Film, "softened", "images: drops"),
+        wrap(Film, "exposed", "images: expose"),
+        wrap(Reel, "film", "images: wait for drops and noise"),
         wrap(rendering.Renderer, "moments", "moments"),
     ]
     dataset.batch(draws)
@@ -253,23 +269,10 @@ def _parts(dataset: Any, draws: Any, device: str) -> dict[str, float]:
     return {name: round(1e3 * seconds, 2) for name, seconds in spent.items()}
 
 
-def _tiles(note: Note, dataset: Any, draws: Any, size: list[int], device: str) -> None:
-    from aqr.synth.device.cast_kernel import launch
+def shade_kernel() -> Any:
+    from aqr.synth.device import shade_kernel  # only now: Triton is there where a GPU is
 
-    plans = [dataset.plan(draw) for draw in draws]
-    moments = dataset._renderer.moments([dataset._shot(plan.frame.timestamp) for plan in plans])
-    sights = [
-        Sight(number, camera, transform.source, transform.matrix, np.random.default_rng(0))
-        for number, plan in enumerate(plans)
-        for camera, transform in zip(dataset._cameras, plan.transforms, strict=True)
-    ]
-    _, views, _ = dataset._renderer._open(moments, sights, (size[0], size[1]))
-    found = {}
-    for down, across, warps in TILES:
-        work = lambda: launch(views, False, (down, across), warps)  # noqa: B023, E731
-        found[f"{down} x {across}, {warps} warps"] = median_ms(work, device)
-        note("milliseconds_of_96_casts_by_tile", found)
-    note("milliseconds_of_96_casts_with_silhouettes", median_ms(lambda: launch(views, True), device))
+    return shade_kernel
 
 
 def _profile(note: Note, dataset: Any, draws: Any) -> None:

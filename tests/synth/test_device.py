@@ -19,6 +19,7 @@ from aqr.synth.device import renderer as rendering
 from aqr.synth.device.cast import Views, cast
 from aqr.synth.device.film import blurred
 from aqr.synth.device.pool import Moments, lidar_poses, turns
+from aqr.synth.device.shadows import Shadows
 from aqr.synth.device.views import eyes_at, lidar_views
 from aqr.synth.lidar import sweep
 from aqr.synth.presets import Preset
@@ -47,6 +48,12 @@ def scenes() -> tuple[list[Stage], list[tuple[Camera, ...]], Renderer, Moments]:
     return stages, rigs, renderer, renderer.moments([Shot(place, TIME_US) for place in range(len(stages))])
 
 
+@cache
+def shadows() -> Shadows:
+    _, _, renderer, moments = scenes()
+    return renderer.shadows(moments)
+
+
 def sight(place: int, camera: int, matrix: np.ndarray | None = None) -> Sight:
     return Sight(place, camera, SIZE, np.eye(3) if matrix is None else matrix, np.random.default_rng(camera))
 
@@ -55,10 +62,10 @@ def sight(place: int, camera: int, matrix: np.ndarray | None = None) -> Sight:
 def by_numpy(place: int, camera: int) -> View:
     stages, rigs, _, _ = scenes()
     stage, mounted = stages[place], rigs[place][camera]
-    shadows = ShadowPainter(stage).paint(stage.at(SECONDS), stage.ego(SECONDS))
+    painted = ShadowPainter(stage).paint(stage.at(SECONDS), stage.ego(SECONDS))
     ego = stage.ego(SECONDS + mounted.delay_us * 1e-6)
     return render(
-        stage, stage.at(SECONDS), shadows, ego @ mounted.to_ego, ego, mounted.intrinsic(SIZE), SIZE,
+        stage, stage.at(SECONDS), painted, ego @ mounted.to_ego, ego, mounted.intrinsic(SIZE), SIZE,
         np.random.default_rng(camera),
     )  # fmt: skip
 
@@ -67,9 +74,7 @@ def by_numpy(place: int, camera: int) -> View:
 def test_pictures_and_counts_are_those_of_numpy(place: int) -> None:
     _, _, renderer, moments = scenes()
     cameras = (place % 6, (place + 3) % 6)
-    images, look = renderer.pictures(
-        moments, renderer.shadows(moments), [sight(place, camera) for camera in cameras], SIZE, count=True
-    )
+    images, look = renderer.pictures(moments, shadows(), [sight(place, camera) for camera in cameras], SIZE, count=True)
     assert look is not None
     for v, camera in enumerate(cameras):
         view = by_numpy(place, camera)
@@ -95,13 +100,12 @@ def test_sweeps_are_those_of_numpy() -> None:
 
 
 def test_shadows_are_those_of_the_painter() -> None:
-    stages, _, renderer, moments = scenes()
-    shadows = renderer.shadows(moments)
+    stages = scenes()[0]
     sunny = 0
     for place, stage in enumerate(stages):
         painted = ShadowPainter(stage).paint(stage.at(SECONDS), stage.ego(SECONDS))
-        assert np.allclose(shadows.origin[place].cpu().numpy(), painted.origin, atol=1e-9)
-        sun, sky = shadows.sun[place].cpu().numpy(), shadows.sky[place].cpu().numpy()
+        assert np.allclose(shadows().origin[place].cpu().numpy(), painted.origin, atol=1e-9)
+        sun, sky = shadows().sun[place].cpu().numpy(), shadows().sky[place].cpu().numpy()
         assert (np.abs(sun - painted.sun) > 0.4).mean() < 2e-3
         assert (np.abs(sky - painted.sky) > 0.4).mean() < 1e-3
         sunny += int((painted.sun < 0.5).mean() > 0.1)
@@ -122,7 +126,7 @@ def _crop(image: Image.Image, origin: tuple[float, float], stage: Stage) -> Imag
 
 def camera_views() -> Views:
     _, _, renderer, moments = scenes()
-    size = (24, 40)
+    size = (20, 40)
     sights = [Sight(0, camera, size, np.eye(3), np.random.default_rng(0)) for camera in (0, 3)]
     _, views, _ = renderer._open(moments, sights, size)
     return views
@@ -150,12 +154,12 @@ def only(views: Views, places: list[int]) -> Views:
 @pytest.mark.parametrize("silhouettes", [False, True])
 def test_kernel_draws_what_is_drawn_plainly(silhouettes: bool) -> None:
     pytest.importorskip("triton")
-    views = narrow(camera_views(), 60)
+    views = narrow(camera_views(), 20)
     plain, kernel = cast(views, silhouettes, plainly=True), cast(views, silhouettes, plainly=False)
     assert (plain.code != kernel.code).float().mean() <= (0 if DEVICE == "cpu" else 1e-3)
     alike = plain.code == kernel.code
     assert torch.allclose(plain.inverse[alike], kernel.inverse[alike], rtol=1e-5, atol=1e-7)
-    assert len(plain.code.unique()) > 20
+    assert len(plain.code.unique()) > 8
     if silhouettes:
         assert plain.silhouette is not None
         assert kernel.silhouette is not None
@@ -164,7 +168,7 @@ def test_kernel_draws_what_is_drawn_plainly(silhouettes: bool) -> None:
 
 
 def test_kernel_wraps_lidar_columns() -> None:
-    pytest.importorskip("triton")
+    cast_kernel = pytest.importorskip("aqr.synth.device.cast_kernel")
     _, _, renderer, moments = scenes()
     pose = lidar_poses(moments.ego[:1])
     eyes = eyes_at(renderer.pool, [0], turns(pose[:, 3]), pose[:, :3])
@@ -174,7 +178,7 @@ def test_kernel_wraps_lidar_columns() -> None:
     assert across, "some solid lies across the seam"
     views = only(views, sorted({0, 1, *across}))
     views = replace(views, order=torch.arange(views.order.shape[1], dtype=torch.int32, device=DEVICE)[None])
-    plain, kernel = cast(views, plainly=True), cast(views, plainly=False)
+    plain, kernel = cast(views, plainly=True), cast_kernel.launch(views, False, tile=(32, 128))
     assert (plain.code != kernel.code).float().mean() <= (0 if DEVICE == "cpu" else 1e-3)
     seam = plain.code[0][:, [0, -1]]
     assert bool((seam >= 0).any(0).all())
@@ -182,8 +186,7 @@ def test_kernel_wraps_lidar_columns() -> None:
 
 def test_a_picture_does_not_depend_on_what_else_is_taken() -> None:
     _, _, renderer, moments = scenes()
-    shadows = renderer.shadows(moments)
-    together, _ = renderer.pictures(moments, shadows, [sight(place, 1) for place in range(len(KINDS))], SIZE)
+    together, _ = renderer.pictures(moments, shadows(), [sight(place, 1) for place in range(len(KINDS))], SIZE)
     for place in (2, 4):
         alone = renderer.moments([Shot(place, TIME_US)])
         own = replace(sight(place, 1), moment=0)
@@ -197,9 +200,8 @@ def test_shifted_and_mirrored_pictures_are_cut_out_of_the_whole(flip: bool, left
     _, _, renderer, moments = scenes()
     place = list(KINDS).index("Day, rain")
     transform = ImageTransform(SIZE, SIZE, top=top, left=left, size=(64, 160), flip=flip)
-    shadows = renderer.shadows(moments)
-    whole, _ = renderer.pictures(moments, shadows, [sight(place, 0)], SIZE)
-    part, _ = renderer.pictures(moments, shadows, [sight(place, 0, transform.matrix)], transform.size)
+    whole, _ = renderer.pictures(moments, shadows(), [sight(place, 0)], SIZE)
+    part, _ = renderer.pictures(moments, shadows(), [sight(place, 0, transform.matrix)], transform.size)
     wanted = transformed(Image.fromarray(whole[0].permute(1, 2, 0).cpu().numpy()), transform)
     gap = np.abs(part[0].cpu().numpy().astype(int) - wanted).max(axis=0)
     assert (gap > 12).mean() < 0.03, "drops blur less of what lies beyond the edge of the part"
@@ -210,10 +212,8 @@ def test_a_zoomed_picture_shows_things_where_the_matrix_says() -> None:
     _, _, renderer, moments = scenes()
     place = list(KINDS).index("Clear day")
     big = ImageTransform(SIZE, (198, 352), top=0, left=0, size=(198, 352))
-    _, look = renderer.pictures(moments, renderer.shadows(moments), [sight(place, 0)], SIZE, count=True)
-    _, twice = renderer.pictures(
-        moments, renderer.shadows(moments), [sight(place, 0, big.matrix)], big.size, count=True
-    )
+    _, look = renderer.pictures(moments, shadows(), [sight(place, 0)], SIZE, count=True)
+    _, twice = renderer.pictures(moments, shadows(), [sight(place, 0, big.matrix)], big.size, count=True)
     assert look is not None
     assert twice is not None
     seen = look.silhouette[0] > 100
@@ -243,7 +243,6 @@ def test_drops_are_blurred_as_if_all_of_the_image_were(monkeypatch: pytest.Monke
 def test_shading_kernel_colours_what_is_coloured_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = pytest.importorskip("aqr.synth.device.shade_kernel")
     _, _, renderer, moments = scenes()
-    shadows = renderer.shadows(moments)
     size = (48, 80)
     matrix = np.diag([size[1] / SIZE[1], size[0] / SIZE[0], 1.0])
     monkeypatch.setattr(rendering, "SHARP", 0.1)
@@ -252,7 +251,7 @@ def test_shading_kernel_colours_what_is_coloured_plainly(monkeypatch: pytest.Mon
         monkeypatch.setattr(rendering, "cast", lambda views, silhouettes, plainly: cast(views, silhouettes))
     plain, fast = (
         renderer.pictures(
-            moments, shadows, [sight(v, v % 2, matrix) for v in range(len(KINDS))], size, plainly=plainly
+            moments, shadows(), [sight(v, v % 2, matrix) for v in range(len(KINDS))], size, plainly=plainly
         )[0].int()
         for plainly in (True, False)
     )
@@ -266,14 +265,14 @@ def test_small_pictures_are_averages_of_larger_ones() -> None:
     _, _, renderer, moments = scenes()
     small = ImageTransform(SIZE, (48, 86), top=8, left=3, size=(40, 80), flip=True)
     third = np.diag([2.0, 2.0, 1.0]) @ small.matrix
-    shadows, place = renderer.shadows(moments), list(KINDS).index("Night")
+    place = list(KINDS).index("Night")
     together = [sight(place, 0, small.matrix), sight(place, 1), sight(place, 0, small.matrix)]
-    found = renderer.pictures(moments, shadows, together, small.size)[0]
-    large = renderer.pictures(moments, shadows, [sight(place, 0, third)], (80, 160))[0][0].float()
+    found = renderer.pictures(moments, shadows(), together, small.size)[0]
+    large = renderer.pictures(moments, shadows(), [sight(place, 0, third)], (80, 160))[0][0].float()
     wanted = large.view(3, 40, 2, 80, 2).mean(dim=(2, 4))
     assert torch.equal(found[0], (wanted + 0.5).to(torch.uint8))
     assert torch.equal(found[0], found[2])
-    assert torch.equal(found[1], renderer.pictures(moments, shadows, [sight(place, 1)], small.size)[0][0])
+    assert torch.equal(found[1], renderer.pictures(moments, shadows(), [sight(place, 1)], small.size)[0][0])
 
 
 def test_a_recorded_scene_has_the_same_truth_and_bytes_twice(tmp_path: Path) -> None:
@@ -294,7 +293,7 @@ def test_a_recorded_scene_has_the_same_truth_and_bytes_twice(tmp_path: Path) -> 
 
 def test_weather_can_be_chosen(tmp_path: Path) -> None:
     kinds = ("Night", "Day, fog")
-    assert {build_stage((seed, 1), 2, kinds).weather.words for seed in range(8)} == set(kinds)
+    assert {build_stage((seed, 1), 2, kinds).weather.words for seed in range(5)} == set(kinds)
     with pytest.raises(InputError, match="weather 'Hail' is unknown; choose among 'Clear day'"):
         write_world(tmp_path, scenes=1, weather=("Hail",))
 
