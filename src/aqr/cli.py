@@ -50,13 +50,25 @@ def synth(
     preset: Annotated[Literal["tiny", "small", "full"], typer.Option(help="Size of images and scenes.")] = "tiny",
     version: Annotated[str | None, typer.Option(help="By default v1.0-mini for up to ten scenes.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one per core.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, or cuda to render on the GPU.")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="cpu; cuda renders on all GPUs of this machine, cuda:1 on one of them.")
+    ] = "cpu",
+    weather: Annotated[
+        list[str] | None, typer.Option(help='Kind that occurs, such as "Night"; may be given again. By default all.')
+    ] = None,
 ) -> None:
-    """Write a synthetic world in nuScenes format."""
+    """Write a synthetic world in nuScenes format; a config with data.kind: synth learns from it without a folder."""
     from aqr.demo import write_world_with_progress
 
     write_world_with_progress(
-        out, scenes=scenes, seed=seed, preset=preset, version=version, workers=workers, device=device
+        out,
+        scenes=scenes,
+        seed=seed,
+        preset=preset,
+        version=version,
+        workers=workers,
+        device=device,
+        weather=weather or (),
     )
 
 

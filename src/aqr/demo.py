@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -112,6 +113,7 @@ def write_world_with_progress(
     version: str | None = None,
     workers: int | None = None,
     device: str = "cpu",
+    weather: Sequence[str] = (),
 ) -> None:
     """`aqr.synth.write_world` with a progress bar on a terminal."""
     with progress_bar(Console(stderr=True)) as bar:
@@ -128,5 +130,6 @@ def write_world_with_progress(
             version=version,
             workers=workers,
             device=device,
+            weather=weather,
             progress=show,
         )

@@ -15,6 +15,7 @@ import pytest
 from nuscenes.utils.splits import create_splits_scenes
 
 import aqr.synth.recorder
+import aqr.synth.world
 from aqr.errors import InputError
 from aqr.synth import PRESETS, Preset, write_world
 from aqr.synth.presets import scene_names
@@ -64,20 +65,29 @@ def test_progress_counts_keyframes(tmp_path: Path) -> None:
     assert {total for _, total in seen} == {4}
 
 
+@pytest.fixture
+def torch_in_place_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cuda` is PyTorch's renderer on this machine's CPU."""
+    monkeypatch.setattr(aqr.synth.world, "gpus", lambda device: ["cpu:0"])
+
+
 _RUN = """
 import sys
 from pathlib import Path
+import aqr.synth.world
 from aqr.synth import PRESETS, Preset, write_world
+aqr.synth.world.gpus = lambda device: ["cpu:0"]
 PRESETS["tiny"] = Preset(keyframes=2, image_size=(54, 96), sweeps=1, scenes=3)
-write_world(Path(sys.argv[1]), scenes=3, seed=7, preset="tiny", workers=int(sys.argv[2]))
+write_world(Path(sys.argv[1]), scenes=3, seed=7, preset="tiny", workers=int(sys.argv[2]), device=sys.argv[3])
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_run_leaves_no_data_set_and_goes_on(tmp_path: Path, workers: int) -> None:
+@pytest.mark.usefixtures("torch_in_place_of_a_gpu")
+@pytest.mark.parametrize(("workers", "device"), [(1, "cpu"), (2, "cpu"), (2, "cuda")])
+def test_a_killed_run_leaves_no_data_set_and_goes_on(tmp_path: Path, workers: int, device: str) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    write_world(whole, scenes=3, seed=7, preset="tiny", workers=1)
-    run = subprocess.Popen([sys.executable, "-c", _RUN, str(cut), str(workers)])
+    write_world(whole, scenes=3, seed=7, preset="tiny", workers=1, device=device)
+    run = subprocess.Popen([sys.executable, "-c", _RUN, str(cut), str(workers), device])
     deadline = time.monotonic() + 120
     while not list((cut / ".scenes").glob("scene-*.json")):
         assert run.poll() is None, "finished before it could be killed"
@@ -89,12 +99,16 @@ def test_a_killed_run_leaves_no_data_set_and_goes_on(tmp_path: Path, workers: in
     kept = next((cut / ".scenes").glob("scene-*.json"))
     rows = json.loads(kept.read_text())
     stamps = {row["filename"]: (cut / row["filename"]).stat().st_mtime_ns for row in rows["sample_data"]}
-    write_world(cut, scenes=3, seed=7, preset="tiny", workers=1)
+    write_world(cut, scenes=3, seed=7, preset="tiny", workers=1, device=device)
     assert digest(cut) == digest(whole)
     assert stamps == {name: (cut / name).stat().st_mtime_ns for name in stamps}, "a finished scene was made again"
 
 
-def test_a_full_disk_is_one_sentence_and_no_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("torch_in_place_of_a_gpu")
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_full_disk_is_one_sentence_and_no_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
     written = 0
     real = Path.write_bytes
 
@@ -105,13 +119,12 @@ def test_a_full_disk_is_one_sentence_and_no_data_set(tmp_path: Path, monkeypatch
             raise OSError(28, os.strerror(28), str(path))
         return real(path, data)
 
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
-    with pytest.raises(InputError, match=r"disk is full; free some space and run again"):
-        write_world(tmp_path, scenes=2, preset="tiny", workers=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", write_bytes)
+        with pytest.raises(InputError, match=r"disk is full; free some space and run again"):
+            write_world(tmp_path, scenes=2, preset="tiny", workers=1, device=device)
     assert not (tmp_path / "v1.0-mini").exists()
-    monkeypatch.undo()
-    monkeypatch.setitem(PRESETS, "tiny", MICRO)
-    write_world(tmp_path, scenes=2, preset="tiny", workers=1)
+    write_world(tmp_path, scenes=2, preset="tiny", workers=1, device=device)
     assert (tmp_path / "v1.0-mini" / "sample.json").is_file()
 
 
