@@ -127,3 +127,12 @@ def test_a_router_that_is_off_may_have_any_number_of_heads() -> None:
 
 def test_defaults_are_written_out() -> None:
     assert configuration.parse(yaml.safe_load(Config().to_yaml())) == Config()
+
+
+def test_a_preset_given_later_replaces_the_settings_of_a_resolved_config(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(configuration.parse({"aqr": {"preset": "A"}}).to_yaml(), encoding="utf-8")
+    aqr = configuration.load(path, ["aqr.preset=B", "aqr.modulator.residual_weight=0.5"]).aqr
+    assert aqr.renderer.max_weight_clamp == 2.2
+    assert aqr.modulator.residual_weight == 0.5
+    assert not aqr.modulator.gate

@@ -478,13 +478,16 @@ class Aqr(Section):
             return values
         if not isinstance(values["preset"], str) or values["preset"] not in PRESETS:
             raise ValueError(f"unknown preset {values['preset']!r}; known: {', '.join(PRESETS)}")
-        clamp, residual = PRESETS[values["preset"]]
-        preset = {
-            "parameterisation": "sigmoid",
-            "renderer": {"max_weight_clamp": clamp},
-            "modulator": {"residual_weight": residual, "form": "convex", "gate": False},
-        }
-        return _merge(preset, values)
+        return _merge(_preset(values["preset"]), values)
+
+
+def _preset(name: str) -> dict[str, Any]:
+    clamp, residual = PRESETS[name]
+    return {
+        "parameterisation": "sigmoid",
+        "renderer": {"max_weight_clamp": clamp},
+        "modulator": {"residual_weight": residual, "form": "convex", "gate": False},
+    }
 
 
 class Train(Section):
@@ -566,6 +569,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config file and apply `section.key=value` overrides, whose values are YAML.
 
     A file may name one other to start from under the key `base` (a path relative to it), which has no base itself.
+    Overrides count in their order: `aqr.preset=B` replaces what the file says of the preset's settings.
 
     Raises:
         InputError: where the file is missing, is no YAML mapping, or holds a wrong setting.
@@ -583,6 +587,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         for part in reversed(key.split(".")):
             nested = {part: nested}
         values = _merge(values, nested)
+        if key == "aqr.preset" and isinstance(value, str) and value in PRESETS:
+            values = _merge(values, {"aqr": _preset(value)})
     return parse(values, str(path))
 
 
