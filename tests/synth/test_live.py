@@ -1,13 +1,18 @@
 """Samples that are rendered as they are asked for, against the same world written to disk."""
 
-from functools import cache
+from collections import defaultdict
+from functools import cache, partialmethod
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import aqr.synth.device.lidar
+import aqr.synth.device.renderer
+import aqr.synth.device.shadows
 import aqr.synth.live
 from aqr.batch import Batch
 from aqr.config import Config, SynthWorld, parse
@@ -18,6 +23,8 @@ from aqr.data.sampling import Draw
 from aqr.data.synthetic import SyntheticDataset
 from aqr.errors import InputError
 from aqr.synth import PRESETS, Preset, write_world
+from aqr.synth.device import Renderer
+from aqr.synth.device.cast import Hits, Views
 from aqr.synth.weather import KINDS
 
 MICRO = Preset(keyframes=3, image_size=(99, 176), sweeps=1, scenes=2)
@@ -153,6 +160,46 @@ def test_batches_in_which_some_samples_fail_hold_what_each_sample_holds_alone() 
         assert torch.equal(together.images[number], alone.images[0])
         assert torch.equal(points[number], alone.points)
     assert torch.equal(dataset.render([plans[n] for n in failing]).images, together.images[failing])
+
+
+class Operations(TorchDispatchMode):
+    """Counts PyTorch operations that compute or copy; on a GPU each is a launch or more."""
+
+    FREE = ("view", "_unsafe_view", "expand", "permute", "transpose", "select", "slice", "unsqueeze", "squeeze", "t",
+            "unbind", "detach", "as_strided", "split", "split_with_sizes", "lift_fresh", "empty", "empty_strided",
+            "_local_scalar_dense")  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        self.count += function._schema.name.split("::")[1] not in self.FREE
+        return function(*arguments, **(options or {}))
+
+
+def test_a_larger_batch_takes_no_more_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = pytest.importorskip("aqr.synth.device.shade_kernel")
+
+    def nothing(views: Views, silhouettes: bool = False, plainly: bool | None = None) -> Hits:
+        shape = (len(views.planes), views.rows.shape[1], views.columns.shape[1])
+        return Hits(torch.full(shape, 0.1), torch.zeros(shape, dtype=torch.int32), None)
+
+    for module in (aqr.synth.device.lidar, aqr.synth.device.renderer, aqr.synth.device.shadows):
+        monkeypatch.setattr(module, "cast", nothing)
+    monkeypatch.setattr(kernel, "_shade", defaultdict(lambda: lambda *arguments, **options: None))
+    monkeypatch.setattr(Renderer, "pictures", partialmethod(Renderer.pictures, plainly=False))
+    dataset = train_loader(config("synth", image={"size": [96, 160]})).dataset
+    assert isinstance(dataset, SyntheticDataset)
+    counts = []
+    for samples in (2, 8):
+        plans = dataset.plans([Draw(0, epoch, 0) for epoch in range(samples)])
+        dataset.render(plans)
+        with torch.no_grad(), Operations() as operations:
+            dataset.render(plans)
+        counts.append(operations.count)
+    assert 300 < counts[0] < 1000
+    assert counts[1] <= counts[0] + 5, "whatever the number of sweeps and pictures"
 
 
 def test_keyframes_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
