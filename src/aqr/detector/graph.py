@@ -144,7 +144,8 @@ class GraphedDetector:
                 self._run()
         torch.cuda.current_stream(device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        # The default stream of a capture is one of the GPU that was current when the first graph was made.
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             self._found = self._run()
 
 
