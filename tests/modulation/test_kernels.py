@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.modulation.test_aqr import PC_RANGE, build, inputs
 
-from aqr.modulation import AQRModulation, kernels
+from aqr.modulation import AQRModulation, kernels, route
 from aqr.modulation.modulate import modulate
 from aqr.modulation.render import centered_map, sigmoid_map
 from aqr.modulation.route import LocalAttention
@@ -137,6 +137,108 @@ def test_scaling(form: Any, modulation_type: Any, last: bool, gated: bool, mappe
         assert close(fused, expected)
 
 
+@pytest.mark.parametrize("last", [True, False])
+def test_scaled_maps_may_be_changed_in_place(last: bool) -> None:
+    features = torch.randn(6, 8, 5, 7, device=DEVICE)
+    if last:
+        features = features.contiguous(memory_format=torch.channels_last)
+    features = features.unflatten(0, (2, 3)).requires_grad_()
+    weights = torch.rand(2, 3, 5, 7, device=DEVICE).requires_grad_()
+    for fused, expected in both(lambda: modulate(features, weights, 0.7).relu_(), features, weights):
+        assert close(fused, expected)
+
+
+def test_weights_and_gate_broadcast() -> None:
+    features = torch.randn(2, 3, 8, 5, 7, device=DEVICE).requires_grad_()
+    weights = torch.rand(1, 3, 5, 7, device=DEVICE).requires_grad_()
+    gate = torch.tensor([0.3], device=DEVICE).requires_grad_()
+    leaves = features, weights, gate
+    for fused, expected in both(lambda: modulate(features, weights, 0.7, gate=gate), *leaves):
+        assert close(fused, expected)
+    where = sites(2, 3, 20, (6, 9), 0.7, seed=0)
+    signal = torch.rand(2, 1, 20, device=DEVICE).requires_grad_()
+    for fused, expected in both(lambda: sigmoid_map(signal, where, "gaussian", 1.0, 0.01, 2.0), signal):
+        assert close(fused, expected)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda maps: maps.permute(0, 2, 4, 3, 1),
+        lambda maps: maps[:, :2, :1].expand(-1, -1, 5, -1, -1),
+        lambda maps: maps[:, :, ::2],
+        lambda maps: maps[..., :1],
+    ],
+)
+def test_features_of_any_order_in_memory(view: Any) -> None:
+    maps = torch.randn(2, 7, 3, 5, 8, device=DEVICE).requires_grad_()
+    shape = view(maps).shape
+    weights = torch.rand(*shape[:2], *shape[3:], device=DEVICE).requires_grad_()
+    for fused, expected in both(lambda: modulate(view(maps), weights, 0.6), maps, weights):
+        assert close(fused, expected)
+
+
+@pytest.mark.parametrize("centered", [True, False])
+def test_a_weight_that_is_not_a_number_shows(centered: bool) -> None:
+    where = Sites(torch.full((1, 1, 2, 2), 2.0, device=DEVICE), torch.ones(1, 1, 2, device=DEVICE) > 0, (4, 5))
+    signal = torch.tensor([[[0.5, float("nan")]]], device=DEVICE)
+    assert (
+        (
+            centered_map(signal, where, "gaussian", 1.0)
+            if centered
+            else sigmoid_map(signal, where, "gaussian", 1.0, 0.01, 2.0)
+        )
+        .isnan()
+        .all()
+    )
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(0.0, 2.0), (0.5, 2.0), (0.0, 0.5)])
+def test_kinks_have_the_slopes_of_the_plain_form(lowest: float, highest: float) -> None:
+    """Queries at cell centres, at borders and in the corner; maps that equal a bound exactly."""
+    cells = torch.tensor([[[[2.5, 3.5], [2.0, 1.25], [0.0, 0.0], [6.5, 0.5]]]], device=DEVICE).requires_grad_()
+    where = Sites(cells, torch.ones(1, 1, 4, device=DEVICE) > 0, (6, 8))
+    signal = torch.full((1, 1, 4), 0.5, device=DEVICE).requires_grad_()
+    for fused, expected in both(lambda: sigmoid_map(signal, where, "bilinear", 1.0, lowest, highest), signal, cells):
+        assert close(fused, expected)
+
+
+def test_no_queries_no_cameras_no_samples() -> None:
+    module = build(gate=False).to(DEVICE)
+    for samples, queries, views in ((2, 0, 3), (2, 5, 0), (0, 5, 3), (1, 1, 1)):
+        given_ = {k: v.to(DEVICE) if isinstance(v, torch.Tensor) else v for k, v in inputs(views, queries).items()}
+        for name in ("query_embed", "reference_points", "bev", "images", "lidar2img", "image_position"):
+            given_[name] = given_[name][:samples]
+        leaves = [given_[k].requires_grad_() for k in ("query_embed", "bev")]
+        for fused, expected in both(lambda: module(**given_).bev, *leaves):  # noqa: B023
+            assert close(fused, expected)
+
+
+def test_cameras_at_equal_distance_are_taken_in_their_order() -> None:
+    torch.manual_seed(0)
+    layer = LocalAttention(8, 3, 2).to(DEVICE)
+    query, tokens = torch.randn(1, 5, 8, device=DEVICE), torch.randn(1, 9, 4, 6, 8, device=DEVICE)
+    one = sites(1, 1, 5, (4, 6), 1.0, seed=0)
+    where = Sites(one.cells.expand(-1, 9, -1, -1), one.visible.expand(-1, 9, -1), one.size)
+    first = Sites(where.cells[:, :2], where.visible[:, :2], one.size)
+    for found in (layer(query, tokens, where, 2), plain(lambda: layer(query, tokens, where, 2))):
+        assert close(found, plain(lambda: layer(query, tokens[:, :2], first, 2)))
+
+
+def test_what_the_kernels_cannot_take_goes_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = LocalAttention(8, 3, 2).to(DEVICE)
+    query, tokens = torch.randn(1, 5, 8, device=DEVICE), torch.randn(1, 2, 4, 6, 8, device=DEVICE)
+    where = sites(1, 2, 5, (4, 6), 1.0, seed=0)
+    rounded = Sites(where.cells.bfloat16(), where.visible, where.size)
+    assert torch.equal(layer(query, tokens, rounded, 2), plain(lambda: layer(query, tokens, rounded, 2)))
+    taken = []
+    monkeypatch.setattr("aqr.modulation.kernels.window.attend", lambda *_: taken.append(1))
+    # Two windows of 3 × 3 cells, two heads: a score more than can be counted.
+    monkeypatch.setattr(route, "INDEXABLE", 5 * 2 * 9 * 2)
+    layer(query, tokens, where, 2)
+    assert not taken
+
+
 def test_projection() -> None:
     given_ = inputs(views=6, queries=60)
     points = given_["reference_points"].to(DEVICE).requires_grad_()
@@ -154,6 +256,34 @@ def test_projection() -> None:
     assert torch.equal(seen(), plain(seen))
     assert seen().any()
     assert not seen().all()
+
+
+def test_what_an_image_shows_lies_in_its_map() -> None:
+    """At 156 pixels and 20 cells, the last number below 156 scaled to cells rounds to 20."""
+    edge = torch.tensor(156.0).nextafter(torch.tensor(0.0)).item()
+    points = torch.tensor([[[edge, 50.0, 0.0], [50.0, edge, 0.0], [155.0, 155.0, 0.0], [0.0, 0.0, 0.0]]])
+    matrix = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1], [0, 0, 0, 1]])
+    unit = torch.tensor([0.0, 0, 0, 1, 1, 1], device=DEVICE)
+
+    def make() -> Sites:
+        return image_sites(points.to(DEVICE), matrix[None, None].to(DEVICE), unit, (156, 156), (20, 20))
+
+    for found in (make(), plain(make)):
+        assert (found.cells < 20).all()
+        assert found.visible[0, 0, 2:].all()
+
+
+def test_points_that_are_not_finite_lie_nowhere() -> None:
+    nan, inf = float("nan"), float("inf")
+    points = torch.tensor([[[nan, 0.5, 0.5], [0.5, inf, 0.5], [0.5, 0.5, -inf], [nan] * 3]], device=DEVICE)
+    matrix = torch.tensor([[30.0, 50, 0, 0], [20, 0, -30, 0], [1, 0, 0, 0.1], [0, 0, 0, 1]], device=DEVICE)
+    pc_range = torch.tensor(PC_RANGE, device=DEVICE)
+    for found in (
+        image_sites(points, matrix[None, None], pc_range, (64, 96), (4, 6)),
+        plain(lambda: image_sites(points, matrix[None, None], pc_range, (64, 96), (4, 6))),
+    ):
+        assert found.cells.isfinite().all()
+        assert not found.visible.any()
 
 
 @pytest.mark.parametrize(
@@ -186,6 +316,12 @@ def test_the_whole_module(settings_: dict[str, Any]) -> None:
 def test_float64_takes_the_plain_forms() -> None:
     assert not kernels.fused(torch.zeros(1, dtype=torch.float64, device=DEVICE))
     assert kernels.fused(torch.zeros(1, device=DEVICE))
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="the interpreter runs on CPUs")
+def test_bf16_is_not_interpreted() -> None:
+    assert not kernels.fused(torch.zeros(1, dtype=torch.bfloat16))
+    assert kernels.fused(torch.zeros(1, dtype=torch.float16))
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")

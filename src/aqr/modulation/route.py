@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from aqr.modulation.kernels import fused
+from aqr.modulation.kernels import INDEXABLE, fused
 from aqr.modulation.sites import Sites
 
 MAX_VIEWS = 2
@@ -66,10 +66,12 @@ class LocalAttention(nn.Module):
         on_cells = per_head @ self.key.weight.view(heads, width, channels).to(per_head.dtype)
         on_cells = on_cells.view(heads, batch, count, channels).to(tokens.dtype)
         seen = sites.visible.any(1)[..., None]
-        if fused(on_cells, tokens, sites.cells):
+        slots = min(max_views, tokens.shape[1])
+        # The backward pass keeps a score per head, query and cell of its windows.
+        countable = batch * count * slots * self.window_size**2 * heads < INDEXABLE
+        if countable and sites.cells.dtype == torch.float32 and fused(on_cells, tokens, sites.cells):
             from aqr.modulation.kernels.window import attend
 
-            slots = min(max_views, tokens.shape[1])
             mean = attend(on_cells, tokens, sites.cells, sites.visible, self.window_size, slots)
         else:
             mean = self._attend(on_cells, tokens, sites, max_views)
@@ -108,7 +110,8 @@ def window_index(sites: Sites, window_size: int, max_views: int) -> tuple[Tensor
     off_x = sites.cells[..., 0] / columns - 0.5
     off_y = sites.cells[..., 1] / rows - 0.5
     eccentricity = torch.where(sites.visible, off_x.square() + off_y.square(), float("inf"))
-    view = eccentricity.topk(min(max_views, views), dim=1, largest=False, sorted=True).indices
+    # At equal distance the first, as the kernel has it.
+    view = eccentricity.sort(dim=1, stable=True).indices[:, : min(max_views, views)]
     visible = sites.visible.gather(1, view)
     corner = sites.cells.floor().long()
     column = corner[..., 0].gather(1, view)

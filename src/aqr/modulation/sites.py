@@ -68,4 +68,6 @@ def image_sites(
     visible = in_image(pixels, depth, image_size)
     columns = pixels[..., 0] * (size[1] / image_size[1])
     rows = pixels[..., 1] * (size[0] / image_size[0])
+    # Just short of the image's end, rounding may put a point on the map's.
+    visible = visible & (columns < size[1]) & (rows < size[0])
     return Sites(torch.where(visible[..., None], torch.stack([columns, rows], -1), 0.0), visible, size)

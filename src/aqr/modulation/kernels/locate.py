@@ -50,10 +50,14 @@ def _forward(
     x, y, z = _metres(points, pc_range, (sample * queries + q) * 3, live)
     for view in range(views):
         u, v, depth = _pixel(lidar2img + (sample * views + view) * 16, x, y, z, MIN)
+        column = u * scale_x
+        row = v * scale_y
         seen = (depth > MIN) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+        # Just short of the image's end, rounding may put a point on the map's.
+        seen = seen & (column < columns) & (row < rows)
         at = (sample * views + view) * queries + q
-        tl.store(cells + at * 2, tl.where(seen, u * scale_x, 0.0), mask=live)
-        tl.store(cells + at * 2 + 1, tl.where(seen, v * scale_y, 0.0), mask=live)
+        tl.store(cells + at * 2, tl.where(seen, column, 0.0), mask=live)
+        tl.store(cells + at * 2 + 1, tl.where(seen, row, 0.0), mask=live)
         tl.store(visible + at, seen, mask=live)
 
 

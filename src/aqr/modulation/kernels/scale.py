@@ -115,11 +115,13 @@ class _Scale(torch.autograd.Function):
         cells_first = not flat.is_contiguous(memory_format=torch.channels_last) or flat.is_contiguous()
         order = torch.contiguous_format if cells_first else torch.channels_last
         flat = flat.contiguous(memory_format=order)
-        out = torch.empty_like(flat, memory_format=order)
+        cells = rows * columns
+        strides = (cells, columns, 1) if cells_first else (1, columns * channels, channels)
+        # Not a view, which autograd would not let be changed in place.
+        out = flat.new_empty_strided(features.shape, (views * channels * cells, channels * cells, *strides))
         weights = weights.contiguous()
         mapped = isinstance(residual, Tensor)
         kept = residual.expand(weights.shape).contiguous() if isinstance(residual, Tensor) else weights
-        cells = rows * columns
         width = max(16, 1 << (channels - 1).bit_length())
         block = 64 if cells_first else min(width, 256)
         ctx.shape = {
@@ -139,8 +141,7 @@ class _Scale(torch.autograd.Function):
             flat, weights, weights if gate is None else gate, kept, out, *ctx.numbers, **ctx.shape
         )
         ctx.save_for_backward(flat, weights, gate, kept)
-        scaled: Tensor = out.unflatten(0, (batch, views))
-        return scaled
+        return out
 
     @staticmethod
     @once_differentiable
@@ -161,7 +162,7 @@ class _Scale(torch.autograd.Function):
         return (
             d_features.unflatten(0, d_out.shape[:2]),
             d_weights,
-            None if d_gate is None else d_gate.sum(),
+            None if d_gate is None else d_gate.sum().view(gate.shape),
             d_residual,
             None,
         )
@@ -174,7 +175,7 @@ def scale(
 
     Args:
         features: F [B, V, C, H, W], contiguous or channels-last within each map; otherwise it is copied.
-        weights: W [B, V, H, W] float32.
+        weights: W [B, V, H, W] or broadcastable to it, float32.
         gate: a, a scalar; None for 1.
         residual_weight: r, a number or a map [B, V, H, W] float32.
         additive: m = r + W in place of r + (1 − r)·W.
@@ -182,6 +183,9 @@ def scale(
     Returns:
         Like features, in its dtype and order in memory.
     """
+    planes = (*features.shape[:2], *features.shape[3:])
+    if weights.shape != planes:
+        weights = weights.expand(planes)
     if isinstance(residual_weight, Tensor):
         residual_weight = residual_weight.expand(weights.shape)
     out: Tensor = _Scale.apply(features, weights, gate, residual_weight, additive)

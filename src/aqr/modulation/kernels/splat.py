@@ -53,7 +53,8 @@ def _slope(offset, value, GAUSSIAN: tl.constexpr, sigma):
     """Slope of the kernel in the query's position."""
     if GAUSSIAN:
         return value * offset / (sigma * sigma)
-    return tl.where(value > 0, tl.where(offset > 0, 1.0, -1.0), 0.0)
+    # At the kinks what autograd makes of abs and clamp: 0 at the peak, the slope within at the ends.
+    return tl.where(tl.abs(offset) <= 1, tl.where(offset > 0, 1.0, tl.where(offset < 0, -1.0, 0.0)), 0.0)
 
 
 @triton.jit
@@ -96,7 +97,9 @@ def _forward(
         tl.store(mass + at_cell, weight, mask=inside)
         tl.store(out + at_cell, tl.exp(sum_ / tl.maximum(weight, 1.0)), mask=inside)
     else:
-        tl.store(out + at_cell, tl.where(sum_ < lowest, 0.0, tl.minimum(sum_, highest)), mask=inside)
+        # A minimum would turn NaN into a number.
+        bounded = tl.where(sum_ > highest, highest, tl.where(sum_ < lowest, 0.0, sum_))
+        tl.store(out + at_cell, bounded, mask=inside)
 
 
 @triton.jit
@@ -227,7 +230,8 @@ def splat_map(
     """Weight map of `aqr.modulation.render.centered_map` or `sigmoid_map`; differentiable in signal and cells.
 
     Args:
-        signal: [B, V, Q] float32: g of the queries where `centered`, else w; expanded views are read as they are.
+        signal: [B, V, Q] or broadcastable to it, float32: g of the queries where `centered`, else w; expanded views
+            are read as they are.
         cells: [B, V, Q, 2] float32.
         visible: [B, V, Q] bool.
         size: rows and columns.
@@ -240,6 +244,8 @@ def splat_map(
     Returns:
         [B, V, H, W] float32.
     """
+    if signal.shape != visible.shape:
+        signal = signal.expand_as(visible)
     out: Tensor = _Splat.apply(
         signal, cells, visible, *size, gaussian, centered, sigma, min_weight_threshold, max_weight_clamp
     )
