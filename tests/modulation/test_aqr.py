@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import aqr
-from aqr.modulation import AQRModulation, largest_factor
+from aqr.modulation import AQRModulation, AttentionRouting, largest_factor
 
 C = 16
 PC_RANGE = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
@@ -207,6 +207,8 @@ def test_weights_are_those_of_the_parameterisation() -> None:
 def test_shapes_that_do_not_belong_together(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()(**(inputs() | change))
+    with pytest.raises(ValueError, match=message):
+        AttentionRouting(C, PC_RANGE)(**(inputs() | change))
 
 
 @pytest.mark.parametrize(

@@ -201,20 +201,9 @@ class AQRModulation(nn.Module):
         Raises:
             ValueError: if shapes do not belong together.
         """
-        batch, count, channels = query_embed.shape
         if images is not None and images.shape[1] == 0:
             images = None
-        if reference_points.shape != (batch, count, 3):
-            raise ValueError(f"reference_points must be {[batch, count, 3]}, not {list(reference_points.shape)}")
-        if bev is not None and (bev.dim() != 4 or bev.shape[:2] != (batch, channels)):
-            raise ValueError(f"bev must be [{batch}, {channels}, Hb, Wb], not {list(bev.shape)}")
-        if images is not None:
-            if images.dim() != 5 or (images.shape[0], images.shape[2]) != (batch, channels):
-                raise ValueError(f"images must be [{batch}, V, {channels}, Hi, Wi], not {list(images.shape)}")
-            if lidar2img is None or image_size is None:
-                raise ValueError("images need lidar2img and image_size")
-            if lidar2img.shape != (batch, images.shape[1], 4, 4):
-                raise ValueError(f"lidar2img must be {[batch, images.shape[1], 4, 4]}, not {list(lidar2img.shape)}")
+        _check_shapes(query_embed, reference_points, bev, images, lidar2img, image_size)
 
         with torch.autocast(query_embed.device.type, enabled=False):
             points = reference_points.to(self.pc_range.dtype)
@@ -284,6 +273,28 @@ class AQRModulation(nn.Module):
         openness = None if gate is None else gate.tanh()
         kept = self.residual_weight if residual is None else residual
         return modulate(features, weight_map, kept, self.form, self.modulation_type, openness)
+
+
+def _check_shapes(
+    query_embed: Tensor,
+    reference_points: Tensor,
+    bev: Tensor | None,
+    images: Tensor | None,
+    lidar2img: Tensor | None,
+    image_size: tuple[int, int] | None,
+) -> None:
+    batch, count, channels = query_embed.shape
+    if reference_points.shape != (batch, count, 3):
+        raise ValueError(f"reference_points must be {[batch, count, 3]}, not {list(reference_points.shape)}")
+    if bev is not None and (bev.dim() != 4 or bev.shape[:2] != (batch, channels)):
+        raise ValueError(f"bev must be [{batch}, {channels}, Hb, Wb], not {list(bev.shape)}")
+    if images is not None:
+        if images.dim() != 5 or (images.shape[0], images.shape[2]) != (batch, channels):
+            raise ValueError(f"images must be [{batch}, V, {channels}, Hi, Wi], not {list(images.shape)}")
+        if lidar2img is None or image_size is None:
+            raise ValueError("images need lidar2img and image_size")
+        if lidar2img.shape != (batch, images.shape[1], 4, 4):
+            raise ValueError(f"lidar2img must be {[batch, images.shape[1], 4, 4]}, not {list(lidar2img.shape)}")
 
 
 def _tokens(features: Tensor, position: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from aqr.modulation.aqr import AQRModulation, AQROutput, _tokens
+from aqr.modulation.aqr import AQRModulation, AQROutput, _check_shapes, _tokens
 from aqr.modulation.sites import bev_sites, image_sites
 
 
@@ -119,16 +119,18 @@ class AttentionRouting(AQRModulation):
         Returns:
             AQROutput with `log_weights`, the features as they came and no maps; weights are the geometric mean over the
             layers.
+
+        Raises:
+            ValueError: if shapes do not belong together.
         """
         if images is not None and images.shape[1] == 0:
             images = None
+        _check_shapes(query_embed, reference_points, bev, images, lidar2img, image_size)
         with torch.autocast(query_embed.device.type, enabled=False):
             points = reference_points.to(self.pc_range.dtype)
             on_bev = None if bev is None else bev_sites(points, (bev.shape[2], bev.shape[3]))
             on_images = None
-            if images is not None:
-                if lidar2img is None or image_size is None:
-                    raise ValueError("images need lidar2img and image_size")
+            if images is not None and lidar2img is not None and image_size is not None:
                 size = (images.shape[3], images.shape[4])
                 on_images = image_sites(points, lidar2img.to(points.dtype), self.pc_range, image_size, size)
         asking = query_embed
