@@ -193,6 +193,15 @@ def test_a_weight_that_is_not_a_number_shows(centered: bool) -> None:
     )
 
 
+@pytest.mark.parametrize("sigma", [0.05, 0.1])
+def test_sharp_kernels_do_not_underflow(sigma: float) -> None:
+    cells = torch.tensor([[[[2.0, 3.0], [2.5, 1.25], [1.1, 0.9]]]], device=DEVICE)
+    where = Sites(cells, torch.ones(1, 1, 3, device=DEVICE) > 0, (6, 7))
+    signal = torch.full((1, 1, 3), 0.5, device=DEVICE).requires_grad_()
+    for fused, expected in both(lambda: sigmoid_map(signal, where, "gaussian", sigma, 0.0, 2.0), signal):
+        assert close(fused, expected)
+
+
 @pytest.mark.parametrize(("lowest", "highest"), [(0.0, 2.0), (0.5, 2.0), (0.0, 0.5)])
 def test_kinks_have_the_slopes_of_the_plain_form(lowest: float, highest: float) -> None:
     """Queries at cell centres, at borders and in the corner; maps that equal a bound exactly."""

@@ -23,6 +23,9 @@ Normalisation = Literal["sum", "peak"]
 CUTOFF_SIGMAS = 3.0
 """Distance at which `distance_weighted` ends, in decay lengths."""
 
+SHARPEST = 0.1
+"""Least σ of the kernel on the GPU, cells: it divides by the sums along both axes at once, which would underflow."""
+
 
 def splat(
     weights: Tensor,
@@ -148,7 +151,7 @@ def sigmoid_map(
     Returns:
         [B, V, H, W] in [0, max_weight_clamp].
     """
-    if _fused(weights, sites, method):
+    if _fused(weights, sites, method, sigma):
         from aqr.modulation.kernels.splat import splat_map
 
         return splat_map(
@@ -181,7 +184,7 @@ def centered_map(log_weights: Tensor, sites: Sites, method: RenderMethod, sigma:
     Returns:
         [B, V, H, W] in [1/c, c].
     """
-    if _fused(log_weights, sites, method):
+    if _fused(log_weights, sites, method, sigma):
         from aqr.modulation.kernels.splat import splat_map
 
         return splat_map(
@@ -200,6 +203,6 @@ def centered_map(log_weights: Tensor, sites: Sites, method: RenderMethod, sigma:
     return (total / mass.clamp(min=1)).exp()
 
 
-def _fused(weights: Tensor, sites: Sites, method: RenderMethod) -> bool:
-    separable = method in ("gaussian", "bilinear")
+def _fused(weights: Tensor, sites: Sites, method: RenderMethod, sigma: float) -> bool:
+    separable = method == "bilinear" or (method == "gaussian" and sigma >= SHARPEST)
     return separable and weights.dtype == sites.cells.dtype == torch.float32 and fused(weights, sites.cells)
