@@ -126,7 +126,7 @@ def test_stages_that_were_not_asked_for_or_came_too_late_are_named(tmp_path: Pat
     results = bench(["inference", "step"], tmp_path / "bench.json", seconds=0.0, device="cpu")
     assert {"rates", "step", "inference"} == set(results.sections)
     assert set(results.not_measured) == {"aqr", "accuracy", "loop", "growth", "GPU"}
-    step = results.value("step", "step with AQR")
+    step = results.value("step", "training step with AQR, plain")
     assert step is not None
     assert math.isfinite(step)
     assert bench(["aqr"], budget_s=0.0, seconds=0.0, device="cpu").not_measured["aqr"].startswith("the 0 s")

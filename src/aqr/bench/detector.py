@@ -108,7 +108,7 @@ def training_step(clock: Clock, how: How, alone: float | None) -> Section:
         peaks[aqr] = clock.peak_mb(lambda step=step: step(lambda name: None))  # type: ignore[misc]
         name = "with AQR" if aqr else "without AQR"
         goal = TARGET_STEP if aqr and not reduced else None
-        section.rows.append(_row(f"step {name}", whole[aqr], goal))
+        section.rows.append(_row(f"training step {name}, {how}", whole[aqr], goal))
         section.rows += [_row(f"  {part}", parts[part]) for part in PARTS]
         del step
     share = 100 * (whole[True].median / whole[False].median - 1)
@@ -116,7 +116,7 @@ def training_step(clock: Clock, how: How, alone: float | None) -> Section:
     section.rows.append(Row("AQR's share of the step, from the two steps", share, "%", goal))
     if alone is not None and not reduced:
         share = 100 * alone / whole[True].median
-        section.rows.append(Row("AQR alone over the step with it", share, "%", TARGET_SHARE))
+        section.rows.append(Row(f"AQR alone over the training step with it, {how}", share, "%", TARGET_SHARE))
     without, with_aqr = peaks[False], peaks[True]
     if without is not None and with_aqr is not None:
         section.rows.append(Row("peak memory without AQR", without, "MB"))
@@ -135,7 +135,7 @@ def latency(clock: Clock, compiled: bool) -> Section:
         config = detector_config(reduced, aqr)
         points = REDUCED_POINTS if reduced else POINTS
         batch = random_batch(config, 1, 0, points).to(clock.device)
-        name = "with AQR" if aqr else "without AQR"
+        name = f"inference {'with' if aqr else 'without'} AQR"
         torch.manual_seed(0)
         detector = Detector(config).to(clock.device).eval()
         precision = "32" if reduced else config.train.precision
