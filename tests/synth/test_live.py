@@ -180,6 +180,8 @@ class Operations(TorchDispatchMode):
 
 def test_a_larger_batch_takes_no_more_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = pytest.importorskip("aqr.synth.device.shade_kernel")
+    dataset = train_loader(config("synth", image={"size": [96, 160]})).dataset
+    assert isinstance(dataset, SyntheticDataset)
 
     def nothing(views: Views, silhouettes: bool = False, plainly: bool | None = None) -> Hits:
         shape = (len(views.planes), views.rows.shape[1], views.columns.shape[1])
@@ -189,8 +191,6 @@ def test_a_larger_batch_takes_no_more_launches(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(module, "cast", nothing)
     monkeypatch.setattr(kernel, "_shade", defaultdict(lambda: lambda *arguments, **options: None))
     monkeypatch.setattr(Renderer, "pictures", partialmethod(Renderer.pictures, plainly=False))
-    dataset = train_loader(config("synth", image={"size": [96, 160]})).dataset
-    assert isinstance(dataset, SyntheticDataset)
     counts = []
     for samples in (2, 8):
         plans = dataset.plans([Draw(0, epoch, 0) for epoch in range(samples)])
