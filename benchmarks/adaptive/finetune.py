@@ -15,7 +15,7 @@ import torch
 from benchmarks.proof.base import KEY_CONDITIONS, name_of_device
 from benchmarks.proof.batches import arm_order, stream
 from benchmarks.proof.conditions import Split
-from benchmarks.proof.finetune import AQR_LR, LR, LR_PEAK, WARMUP
+from benchmarks.proof.finetune import AQR_LR, LR, LR_PEAK, WARMUP, start_from
 from benchmarks.proof.plan import PILOT, TEST, TRAIN, Place, config, name_of
 from benchmarks.proof.training import Effort, fit
 from torch import Tensor
@@ -30,7 +30,6 @@ from aqr.scoring import Metrics, evaluate
 from aqr.scoring.bootstrap import draw_scenes, resample
 from aqr.taxonomy import CLASSES
 from aqr.training.adaptation import Adaptation, settings_of
-from aqr.training.checkpoint import load_weights
 from aqr.training.evaluation import evaluation_precision, in_global_frame
 from aqr.training.inference import SampleDetections
 from aqr.training.module import autocast
@@ -127,10 +126,7 @@ def tune(place: Place, settings: Config, folder: RunFolder, base: Path, every: i
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(settings.seed)
     detector = Detector(settings)
-    report = load_weights(detector, base)
-    missing = [name for name in report.missing if not name.startswith("aqr.")]
-    if missing or report.mismatched:
-        raise ValueError(f"{base} is not the base of this experiment: it lacks {missing + list(report.mismatched)}")
+    start_from(base, detector)
     detector = detector.to(device)
     shutil.rmtree(folder.path, ignore_errors=True)
     mover = Mover(settings, detector, folder, every)
@@ -153,13 +149,7 @@ def score(detector: Detector, split: Split, wanted: Sequence[Failure | None]) ->
             with autocast(device, precision):
                 decoded = detector.decode(detector(batch))
             samples += [
-                SampleDetections(
-                    frame,
-                    one.boxes.double().cpu().numpy(),
-                    one.scores.double().cpu().numpy(),
-                    one.labels.cpu().numpy(),
-                )
-                for frame, one in zip(batch.frames, decoded, strict=True)
+                SampleDetections.of(frame, detections) for frame, detections in zip(batch.frames, decoded, strict=True)
             ]
         found.append(evaluate(split.truth, in_global_frame(samples)))
     scenes = int(split.truth.samples.scene.max()) + 1

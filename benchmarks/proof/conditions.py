@@ -155,8 +155,8 @@ def score(
                 if watch is not None:
                     watch(condition, batch, output, samples)
                 found += [
-                    SampleDetections(frame, d.boxes.double().numpy(), d.scores.double().numpy(), d.labels.numpy())
-                    for frame, d in zip(batch.frames, decoded, strict=True)
+                    SampleDetections.of(frame, detections)
+                    for frame, detections in zip(batch.frames, decoded, strict=True)
                 ]
             results.append(pool.submit(_score, split.truth, found, draws))
         detected = time.perf_counter()

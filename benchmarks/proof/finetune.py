@@ -22,6 +22,7 @@ from benchmarks.proof.plan import PILOT, TEST, TRAIN, Place, config
 from benchmarks.proof.training import fit
 from benchmarks.proof.weights import WeightLog
 
+from aqr.detector import Detector
 from aqr.files import write_json
 from aqr.training.checkpoint import load_weights
 from aqr.training.run_folder import RunFolder
@@ -34,6 +35,18 @@ WARMUP: Final = 0.2
 AQR_LR: Final = 5.0
 GATE_LR: Final = 50.0
 """AQR is new where the rest is trained, and its gates start closed."""
+
+
+def start_from(base: Path, detector: Detector) -> None:
+    """Load the base's weights; AQR's own are new.
+
+    Raises:
+        ValueError: where the weights are of another detector.
+    """
+    report = load_weights(detector, base)
+    missing = [name for name in report.missing if not name.startswith("aqr.")]
+    if missing or report.mismatched:
+        raise ValueError(f"{base} is not the base of this experiment: it lacks {missing + list(report.mismatched)}")
 
 
 def run_arm(place: Place, arm: str, seed: int, base: Path, splits: dict[str, Split]) -> dict[str, Any]:
@@ -68,10 +81,7 @@ def run_arm(place: Place, arm: str, seed: int, base: Path, splits: dict[str, Spl
     )
     torch.manual_seed(seed)
     detector = build(arm, settings)
-    report = load_weights(detector, base)
-    missing = [name for name in report.missing if not name.startswith("aqr.")]
-    if missing or report.mismatched:
-        raise ValueError(f"{base} is not the base of this experiment: it lacks {missing + list(report.mismatched)}")
+    start_from(base, detector)
     detector = detector.to(device)
     name = f"{arm}-{seed}"
     folder = RunFolder(place.out / "runs" / name)

@@ -18,6 +18,9 @@ from aqr.modulation.sites import Sites, bev_sites, image_sites
 
 Parameterisation = Literal["sigmoid", "centered"]
 
+View = tuple[Tensor, Sites]
+"""Tokens [B, V, H, W, C] of a sensor's maps, and where the queries lie in them."""
+
 SIGMOID_BIAS = 1.5
 """Start of the logits' bias in the `sigmoid` parameterisation: a weight of 0.82."""
 
@@ -203,21 +206,12 @@ class AQRModulation(nn.Module):
         """
         if images is not None and images.shape[1] == 0:
             images = None
-        _check_shapes(query_embed, reference_points, bev, images, lidar2img, image_size)
-
-        with torch.autocast(query_embed.device.type, enabled=False):
-            points = reference_points.to(self.pc_range.dtype)
-            on_bev = None if bev is None else bev_sites(points, (bev.shape[2], bev.shape[3]))
-            on_images = None
-            if images is not None and lidar2img is not None and image_size is not None:
-                size = (images.shape[3], images.shape[4])
-                on_images = image_sites(points, lidar2img.to(points.dtype), self.pc_range, image_size, size)
-
-        state = self.router.state(
-            query_embed,
-            None if bev is None or on_bev is None else (_tokens(bev[:, None], bev_position), on_bev),
-            None if images is None or on_images is None else (_tokens(images, image_position), on_images),
+        bev_view, image_view = self._views(
+            query_embed, reference_points, bev, images, lidar2img, image_size, bev_position, image_position
         )
+        state = self.router.state(query_embed, bev_view, image_view)
+        on_bev = None if bev_view is None else bev_view[1]
+        on_images = None if image_view is None else image_view[1]
 
         logits = self.router.logits(state)
         class_logits = None if self.class_residual is None else self.class_residual(state)
@@ -246,6 +240,31 @@ class AQRModulation(nn.Module):
                 bev_residual=None if bev_residual is None else bev_residual.squeeze(1),
                 image_residuals=image_residuals,
             )
+
+    def _views(
+        self,
+        query_embed: Tensor,
+        reference_points: Tensor,
+        bev: Tensor | None,
+        images: Tensor | None,
+        lidar2img: Tensor | None,
+        image_size: tuple[int, int] | None,
+        bev_position: Tensor | None,
+        image_position: Tensor | None,
+    ) -> tuple[View | None, View | None]:
+        """What the router sees in the BEV map and in the images. Arguments as for `forward`, images with V > 0."""
+        _check_shapes(query_embed, reference_points, bev, images, lidar2img, image_size)
+        bev_view, image_view = None, None
+        with torch.autocast(query_embed.device.type, enabled=False):
+            points = reference_points.to(self.pc_range.dtype)
+            if bev is not None:
+                sites = bev_sites(points, (bev.shape[2], bev.shape[3]))
+                bev_view = _tokens(bev[:, None], bev_position), sites
+            if images is not None and lidar2img is not None and image_size is not None:
+                size = (images.shape[3], images.shape[4])
+                sites = image_sites(points, lidar2img.to(points.dtype), self.pc_range, image_size, size)
+                image_view = _tokens(images, image_position), sites
+        return bev_view, image_view
 
     def _signals(self, logits: Tensor) -> Tensor:
         """What is splatted: w for `sigmoid`, g = ln w for `centered`."""

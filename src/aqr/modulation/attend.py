@@ -15,8 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from aqr.modulation.aqr import AQRModulation, AQROutput, _check_shapes, _tokens
-from aqr.modulation.sites import bev_sites, image_sites
+from aqr.modulation.aqr import AQRModulation, AQROutput
 
 
 class SensorContext(nn.Module):
@@ -125,22 +124,14 @@ class AttentionRouting(AQRModulation):
         """
         if images is not None and images.shape[1] == 0:
             images = None
-        _check_shapes(query_embed, reference_points, bev, images, lidar2img, image_size)
-        with torch.autocast(query_embed.device.type, enabled=False):
-            points = reference_points.to(self.pc_range.dtype)
-            on_bev = None if bev is None else bev_sites(points, (bev.shape[2], bev.shape[3]))
-            on_images = None
-            if images is not None and lidar2img is not None and image_size is not None:
-                size = (images.shape[3], images.shape[4])
-                on_images = image_sites(points, lidar2img.to(points.dtype), self.pc_range, image_size, size)
+        bev_view, image_view = self._views(
+            query_embed, reference_points, bev, images, lidar2img, image_size, bev_position, image_position
+        )
+        visible = None if image_view is None else image_view[1].visible
         asking = query_embed
         if self.context is not None:
-            asking = asking + self.context(bev, images, None if on_images is None else on_images.visible)
-        state = self.router.state(
-            asking,
-            None if bev is None or on_bev is None else (_tokens(bev[:, None], bev_position), on_bev),
-            None if images is None or on_images is None else (_tokens(images, image_position), on_images),
-        )
+            asking = asking + self.context(bev, images, visible)
+        state = self.router.state(asking, bev_view, image_view)
         with torch.autocast(query_embed.device.type, enabled=False):
             logits = self.router.logits(state.to(self.router.logits.weight.dtype))
             log_weights = logits.unflatten(-1, (self.layers, 2)).movedim(-2, 0).tanh() * math.log(self.max_weight_clamp)
@@ -152,7 +143,7 @@ class AttentionRouting(AQRModulation):
             camera_weights=weights[..., 1],
             bev_map=None,
             image_maps=None,
-            visible=None if on_images is None else on_images.visible,
+            visible=visible,
             max_weight_clamp=self.max_weight_clamp,
             log_weights=log_weights,
         )

@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from aqr.batch import Frame
 from aqr.data.loader import Batches
-from aqr.detector import Detector
+from aqr.detector import Detections, Detector
 from aqr.training.module import autocast
 
 
@@ -31,6 +31,16 @@ class SampleDetections:
     boxes: npt.NDArray[np.float64]
     scores: npt.NDArray[np.float64]
     labels: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, frame: Frame, detections: Detections) -> SampleDetections:
+        """What a detector decoded, in host memory."""
+        return cls(
+            frame=frame,
+            boxes=detections.boxes.double().cpu().numpy(),
+            scores=detections.scores.double().cpu().numpy(),
+            labels=detections.labels.cpu().numpy(),
+        )
 
 
 @torch.no_grad()
@@ -60,12 +70,7 @@ def detect(
             with autocast(device, precision), torch.compiler.set_stance("force_eager"):
                 decoded = detector.decode(detector(on_device))
             for frame, detections in zip(batch.frames, decoded, strict=True):
-                found[frame.sample_token] = SampleDetections(
-                    frame=frame,
-                    boxes=detections.boxes.double().cpu().numpy(),
-                    scores=detections.scores.double().cpu().numpy(),
-                    labels=detections.labels.cpu().numpy(),
-                )
+                found[frame.sample_token] = SampleDetections.of(frame, detections)
             bar.advance(task)
     finally:
         detector.train(was_training)

@@ -35,3 +35,8 @@ def fused(*tensors: Tensor | None) -> bool:
         return device.index == torch.cuda.current_device()
     # The interpreter multiplies matrices of bf16 by their bits.
     return SWITCH == "1" and all(tensor.dtype != torch.bfloat16 for tensor in given)
+
+
+def power_of_two(n: int) -> int:
+    """The least power of two that is not below n: the sizes of blocks that Triton allows."""
+    return 1 << max(n - 1, 0).bit_length()

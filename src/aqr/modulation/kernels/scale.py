@@ -10,6 +10,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from aqr.modulation.kernels import power_of_two
+
 TILE = 8192
 """Numbers that a program holds at a time."""
 
@@ -122,7 +124,7 @@ class _Scale(torch.autograd.Function):
         weights = weights.contiguous()
         mapped = isinstance(residual, Tensor)
         kept = residual.expand(weights.shape).contiguous() if isinstance(residual, Tensor) else weights
-        width = max(16, 1 << (channels - 1).bit_length())
+        width = max(16, power_of_two(channels))
         block = 64 if cells_first else min(width, 256)
         ctx.shape = {
             "ADDITIVE": additive,

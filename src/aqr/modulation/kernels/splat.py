@@ -15,6 +15,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from aqr.modulation.kernels import power_of_two
+
 ROWS, COLUMNS, QUERIES = 16, 32, 256
 """A tile of the map, and the queries added to it at a time."""
 
@@ -209,7 +211,7 @@ class _Splat(torch.autograd.Function):
             signal, cells, visible, total, mass, d_out.contiguous(), d_signal,
             d_signal if d_cells is None else d_cells, *signal.stride(),
             queries, views, rows, columns, *ctx.numbers,
-            POINTS=d_cells is not None, WIDTH=triton.next_power_of_2(2 * ctx.shape["REACH"] + 1), SIZE=GATHERED,
+            POINTS=d_cells is not None, WIDTH=power_of_two(2 * ctx.shape["REACH"] + 1), SIZE=GATHERED,
             **ctx.shape,
         )  # fmt: skip
         return d_signal, d_cells, None, None, None, None, None, None, None, None

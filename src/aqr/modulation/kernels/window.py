@@ -15,6 +15,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from aqr.modulation.kernels import power_of_two
+
 CELLS = 32
 """Cells of a window that are read at a time."""
 
@@ -241,10 +243,6 @@ def _token_gradients(
     tl.store(d_tokens + at, sum_.to(d_tokens.dtype.element_ty), mask=inside)
 
 
-def _power(n: int) -> int:
-    return 1 << max(n - 1, 0).bit_length()
-
-
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -260,14 +258,14 @@ class _Attend(torch.autograd.Function):
         ctx.shape = {
             "WINDOW": window,
             "SLOTS": slots,
-            "H": max(16, _power(heads)),
-            "C": max(16, _power(channels)),
-            "SIZE": min(CELLS, max(16, _power(window * window))),
+            "H": max(16, power_of_two(heads)),
+            "C": max(16, power_of_two(channels)),
+            "SIZE": min(CELLS, max(16, power_of_two(window * window))),
             "PRECISION": "ieee" if tokens.dtype == torch.float32 else "tf32",
         }
         _attend[(batch * queries,)](
             on_cells, tokens, cells, visible.contiguous(), mean, lse, chosen, *ctx.sizes,
-            V=_power(views), **ctx.shape, num_warps=WARPS["attend"], num_stages=STAGES["attend"],
+            V=power_of_two(views), **ctx.shape, num_warps=WARPS["attend"], num_stages=STAGES["attend"],
         )  # fmt: skip
         ctx.save_for_backward(on_cells, tokens, cells, mean, lse, chosen)
         return mean
@@ -323,7 +321,7 @@ class _Attend(torch.autograd.Function):
         )
         d_tokens = torch.empty_like(tokens)
         width = min(128, shape["C"])
-        per_head = _power(heads)
+        per_head = power_of_two(heads)
         _token_gradients[(batch * views * tiles, triton.cdiv(channels, width))](
             on_cells, d_mean, shares, d_scores, cells, order, starts, d_tokens, batch * queries, *ctx.sizes,
             tiles_x, tiles_y,
