@@ -137,6 +137,11 @@ def _box_corners(low: Floats, high: Floats) -> Floats:
     return np.array([(*xy, z) for z in (z0, z1) for xy in ring])
 
 
+def between(a: float, b: float) -> tuple[float, float]:
+    """The interval between two values in any order."""
+    return (a, b) if a <= b else (b, a)
+
+
 def block(
     x: tuple[float, float],
     y: tuple[float, float],
