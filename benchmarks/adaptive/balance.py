@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.adaptive.finetune import score, settings_for, tune
+from benchmarks.adaptive.finetune import settings_for, tune
 from benchmarks.proof.base import KEY_CONDITIONS
-from benchmarks.proof.conditions import Split
+from benchmarks.proof.conditions import Scores, Split, score
 from benchmarks.proof.plan import PILOT, TEST, Place
 
 from aqr.config import Config
@@ -76,19 +76,24 @@ def _trial(
         if begin + 1.15 * longest > deadline:
             raise OutOfTime
         detector, _ = tune(place, config, RunFolder(folder), base, max(config.train.steps // 5, 1))
-        pilot = score(detector, splits[PILOT], KEY_CONDITIONS)
-        test = score(detector, splits[TEST], KEY_CONDITIONS)
+        device = next(detector.parameters()).device
+        pilot, test = (score(detector, splits[name], device, KEY_CONDITIONS) for name in (PILOT, TEST))
         longest = max(longest, time.monotonic() - begin)
         return {
-            "mAP": pilot.mean_ap[0],
-            "NDS": pilot.nds[0],
-            "resistance": pilot.resistance,
-            "test_mAP": test.mean_ap[0],
-            "test_NDS": test.nds[0],
-            "test_resistance": test.resistance,
+            "mAP": float(pilot.mean_ap[0]),
+            "NDS": float(pilot.nds[0]),
+            "resistance": _resistance(pilot),
+            "test_mAP": float(test.mean_ap[0]),
+            "test_NDS": float(test.nds[0]),
+            "test_resistance": _resistance(test),
         }
 
     return run
+
+
+def _resistance(scores: Scores) -> float:
+    """Mean NDS under failures over the clean one."""
+    return float(scores.nds[1:].mean() / scores.nds[0]) if scores.nds[0] > 0 else 0.0
 
 
 def on_test(study: Path, out: Path) -> None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from benchmarks.proof.base import KEY_CONDITIONS, name_of_device
 from benchmarks.proof.batches import arm_order, stream
-from benchmarks.proof.conditions import Split
+from benchmarks.proof.conditions import Scores, Split, score
 from benchmarks.proof.finetune import AQR_LR, LR, LR_PEAK, WARMUP, start_from
 from benchmarks.proof.plan import PILOT, TEST, TRAIN, Place, config, name_of
 from benchmarks.proof.training import Effort, fit
@@ -22,22 +20,13 @@ from torch import Tensor
 
 from aqr.batch import Batch
 from aqr.config import Config
-from aqr.data.failures.catalogue import Failure
 from aqr.detector import Detector
 from aqr.detector.detector import DetectorOutput
 from aqr.modulation import measure
-from aqr.scoring import Metrics, evaluate
-from aqr.scoring.bootstrap import draw_scenes, resample
-from aqr.taxonomy import CLASSES
 from aqr.training.adaptation import Adaptation, settings_of
-from aqr.training.evaluation import evaluation_precision, in_global_frame
-from aqr.training.inference import SampleDetections
-from aqr.training.module import autocast
 from aqr.training.run_folder import RunFolder, append_line
 
 log = logging.getLogger(__name__)
-
-Floats = npt.NDArray[np.float64]
 
 
 class Mover:
@@ -61,37 +50,6 @@ class Mover:
             append_line(self._folder.statistics, line | statistics.summary())
         self._now = self._adaptation.before_step(detector.aqr, self._step)
         return {}
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores on one split under K conditions.
-
-    Attributes:
-        names: of the conditions, `clean` first.
-        mean_ap: [K].
-        nds: [K].
-        class_ap: [10] clean, in the order of `aqr.taxonomy.CLASSES`.
-        resampled: [R, 10] clean, of R resamples of the scenes, drawn alike for every detector.
-    """
-
-    names: tuple[str, ...]
-    mean_ap: tuple[float, ...]
-    nds: tuple[float, ...]
-    class_ap: Floats
-    resampled: Floats
-
-    @property
-    def resistance(self) -> float:
-        """Mean NDS under failures over the clean one."""
-        return float(np.mean(self.nds[1:]) / self.nds[0]) if self.nds[0] > 0 else 0.0
-
-    def summary(self) -> dict[str, Any]:
-        return {
-            "mAP": dict(zip(self.names, self.mean_ap, strict=True)),
-            "NDS": dict(zip(self.names, self.nds, strict=True)),
-            "AP": dict(zip(CLASSES, self.class_ap.round(5).tolist(), strict=True)),
-        }
 
 
 def settings_for(place: Place, aqr: dict[str, Any], seed: int, base: Path, steps: int) -> Config:
@@ -136,31 +94,10 @@ def tune(place: Place, settings: Config, folder: RunFolder, base: Path, every: i
     return detector, effort
 
 
-@torch.inference_mode()
-def score(detector: Detector, split: Split, wanted: Sequence[Failure | None]) -> Scores:
-    """Detect and score under every condition; the first is clean."""
-    device = next(detector.parameters()).device
-    detector.eval()
-    precision = evaluation_precision(split.config, device)
-    found: list[Metrics] = []
-    for condition in wanted:
-        samples: list[SampleDetections] = []
-        for _, batch in split.batches(condition, device):
-            with autocast(device, precision):
-                decoded = detector.decode(detector(batch))
-            samples += [
-                SampleDetections.of(frame, detections) for frame, detections in zip(batch.frames, decoded, strict=True)
-            ]
-        found.append(evaluate(split.truth, in_global_frame(samples)))
-    scenes = int(split.truth.samples.scene.max()) + 1
-    drawn = resample(found[0], draw_scenes(scenes, split.place.scale.resamples, seed=0))
-    return Scores(
-        names=tuple(name_of(condition) for condition in wanted),
-        mean_ap=tuple(round(float(one.mean_ap), 6) for one in found),
-        nds=tuple(round(float(one.nds), 6) for one in found),
-        class_ap=found[0].ap.mean(axis=1),
-        resampled=drawn.ap,
-    )
+def summary(scores: Scores) -> dict[str, Any]:
+    """mAP and NDS by condition, and AP by class with nothing failing, for JSON."""
+    found = scores.summary()
+    return {**found, "AP": found["AP"][name_of(None)]}
 
 
 def run_arm(
@@ -170,18 +107,19 @@ def run_arm(
     folder = RunFolder(place.out / "runs" / f"{name}-{seed}")
     settings = settings_for(place, aqr, seed, base, place.scale.arm_steps)
     detector, effort = tune(place, settings, folder, base, every)
-    tested = score(detector, splits[TEST], KEY_CONDITIONS)
+    device = next(detector.parameters()).device
+    tested = score(detector, splits[TEST], device, KEY_CONDITIONS)
     result: dict[str, Any] = {
         "arm": name,
         "seed": seed,
         "effort": asdict(effort),
-        "device": name_of_device(next(detector.parameters()).device),
+        "device": name_of_device(device),
         "settings": None if detector.aqr is None else settings_of(detector.aqr),
-        TEST: tested.summary(),
-        PILOT: score(detector, splits[PILOT], KEY_CONDITIONS[:1]).summary(),
+        TEST: summary(tested),
+        PILOT: summary(score(detector, splits[PILOT], device, KEY_CONDITIONS[:1])),
     }
     path = place.out / "arms" / f"{name}-{seed}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path.with_suffix(".npz"), ap=tested.resampled.astype(np.float32))
+    np.savez_compressed(path.with_suffix(".npz"), ap=tested.resampled_ap.astype(np.float32))
     log.info("%s-%d: mAP %.4f", name, seed, tested.mean_ap[0])
     return result

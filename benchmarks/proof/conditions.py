@@ -96,6 +96,7 @@ class Scores:
         class_ap: [K, 10] in the order of `aqr.taxonomy.CLASSES`.
         resampled: [K, R] mAP of R resamples of the scenes, drawn alike for every detector; of the pilot one alone.
         resampled_nds: [K, R].
+        resampled_ap: [R, 10] AP by class of the first condition, in the same resamples.
         clean: the devkit's metrics_summary.json of the first condition.
     """
 
@@ -105,6 +106,7 @@ class Scores:
     class_ap: Floats
     resampled: Floats
     resampled_nds: Floats
+    resampled_ap: Floats
     clean: dict[str, Any]
 
     def summary(self) -> dict[str, Any]:
@@ -175,6 +177,7 @@ def score(
         class_ap=np.array([metrics.ap.mean(axis=1) for metrics, _ in rows]),
         resampled=np.array([resampled.mean_ap for _, resampled in rows]),
         resampled_nds=np.array([resampled.nds for _, resampled in rows]),
+        resampled_ap=rows[0][1].ap,
         clean=rows[0][0].summary(),
     )
 
