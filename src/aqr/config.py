@@ -195,7 +195,7 @@ class LidarEncoder(Section):
 
 
 class ImageEncoder(Section):
-    """A backbone from transformers and an FPN whose output has stride 16."""
+    """A backbone from transformers and an FPN."""
 
     backbone: str = "resnet"
     """Model type of a transformers backbone (resnet, convnext, swin, dinov2, …), or `timm:NAME`."""
@@ -205,6 +205,11 @@ class ImageEncoder(Section):
     """Fields of the backbone's transformers config, where it is not pretrained (`depths`, `hidden_sizes`, …)."""
     freeze_norm: bool = False
     """Keep batch-norm statistics as loaded; sensible with pretrained weights and small batches."""
+    out_stride: Literal[8, 16] = 16
+    """Pixels per cell of the image map."""
+    depth_bins: Annotated[int, Field(ge=0)] = 0
+    """Bins in which the depth of the object in every cell is told, from 1 m to the corner of pc_range; the cell's
+    position then says where that is (arXiv 2211.14710). 0 builds no such head, and a cell stands for its whole ray."""
 
 
 class CmtEncoders(Section):
@@ -252,6 +257,8 @@ class Loss(Section):
     solo: NonNegative = 0.0
     """Weight of the losses of two more copies of the queries, one of which reads LiDAR alone, the other cameras alone,
     so that the decoder learns on every sample what to do without a sensor; 0 makes no copies. In training only."""
+    depth: NonNegative = 1.0
+    """Weight of the depth loss of the image cells, where detector.image.depth_bins asks for depths."""
     heatmap: NonNegative = 0.0
     """Weight of the auxiliary centre heatmap on the BEV map (arXiv 2006.11275); 0 builds no heatmap head."""
 
@@ -289,6 +296,10 @@ class DetectorConfig(Section):
             raise ValueError(f"pc_range {list(self.pc_range)} is empty along an axis")
         if self.hidden_dim % self.num_heads:
             raise ValueError(f"hidden_dim {self.hidden_dim} is not a multiple of num_heads {self.num_heads}")
+        if self.image.depth_bins == 1:
+            raise ValueError("image.depth_bins needs two bins at least, or 0 for none")
+        if self.style == "cmt" and (self.image.depth_bins or self.image.out_stride != 16):
+            raise ValueError("style cmt has neither image.depth_bins nor another image.out_stride than 16")
         return self
 
 

@@ -12,6 +12,7 @@ from aqr.detector.position import (
     BevEmbedding,
     PositionEmbedding,
     RayEmbedding,
+    frustum,
     inverse,
     spread,
     waves,
@@ -65,7 +66,7 @@ def test_bev_code_falls_off_with_distance_whatever_the_weights() -> None:
 def test_points_of_a_ray_project_onto_its_pixel(toy_batch: Callable[..., Batch]) -> None:
     lidar2img = toy_batch(views=6).lidar2img
     pixels = torch.rand(2, 6, 40, 2) * torch.tensor([128.0, 64.0])
-    points = RayEmbedding(16, 4, PC_RANGE).frustum(pixels, inverse(lidar2img))
+    points = frustum(pixels, inverse(lidar2img), RayEmbedding(16, 4, PC_RANGE).depths)
     assert points.shape == (2, 6, 40, 64, 3)
     back, depth = geometry.project(points, lidar2img[:, :, None])
     torch.testing.assert_close(back, pixels[:, :, :, None].expand_as(back), atol=2e-3, rtol=0)
@@ -80,7 +81,7 @@ def test_a_query_embeds_like_the_image_cell_it_projects_to(toy_batch: Callable[.
     grid = ray.grid((4, 8), SIZE, inverse(lidar2img))
     row, column, view = 2, 5, 3
     pixel = torch.tensor([(column + 0.5) * 16, (row + 0.5) * 16])
-    point = ray.frustum(pixel.expand(1, 6, 1, 2), inverse(lidar2img))[0, view, 0, 12]
+    point = frustum(pixel.expand(1, 6, 1, 2), inverse(lidar2img), ray.depths)[0, view, 0, 12]
     unit = geometry.normalise(point, torch.tensor(PC_RANGE))
     pixels, depth = geometry.project(point[None], lidar2img[0])
     assert geometry.in_image(pixels, depth, SIZE)[:, 0].nonzero().flatten().tolist() == [view]

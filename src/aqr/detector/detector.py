@@ -15,11 +15,12 @@ from aqr.batch import Batch
 from aqr.config import Config
 from aqr.detector.coding import Detections, decode
 from aqr.detector.denoising import NoisedQueries, attention_mask, noised_queries
-from aqr.detector.heatmap import HeatmapHead, bev_targets, heatmap_loss, image_targets
+from aqr.detector.depth import ImageDepth, object_depths
+from aqr.detector.heatmap import HeatmapHead, bev_targets, heatmap_loss, image_targets, sample_of
 from aqr.detector.lidar_encoder import LidarEncoder
-from aqr.detector.losses import Wrap, as_it_is, denoising_losses, set_losses
+from aqr.detector.losses import Wrap, as_it_is, denoising_losses, mean_over_ranks, set_losses
 from aqr.detector.parts import build_parts
-from aqr.detector.position import inverse
+from aqr.detector.position import BevEmbedding, inverse
 from aqr.detector.solo import solo_log_weights, solo_losses, solo_mask, solo_parts
 from aqr.modulation import AQRModulation, AQROutput, AttentionRouting
 
@@ -53,6 +54,7 @@ class DetectorOutput:
             where there are no such queries, or at inference.
         bev_heatmap: [B, 10, Hb, Wb] auxiliary logits; None where there is no such head, or at inference.
         image_heatmap: [B · V, 10, Hi, Wi] likewise.
+        depth: [B, V, D, Hi, Wi] logits of the depths of image cells; None where there is no such head, or no camera.
         finite: scalar bool, false where a point of the batch was not finite.
     """
 
@@ -66,6 +68,7 @@ class DetectorOutput:
     solo: Predictions | None
     bev_heatmap: Tensor | None
     image_heatmap: Tensor | None
+    depth: Tensor | None
     finite: Tensor
 
 
@@ -113,6 +116,8 @@ class Detector(nn.Module):
         dense = settings.loss.heatmap > 0
         self.bev_heatmap = HeatmapHead(dim) if dense and self.lidar_encoder is not None else None
         self.image_heatmap = HeatmapHead(dim) if dense and self.image_encoder is not None else None
+        bins = settings.image.depth_bins
+        self.depth = ImageDepth(dim, bins, pc_range) if bins and self.image_encoder is not None else None
         self.aqr: AQRModulation | None = None
         if config.aqr.enabled and config.aqr.target == "attention":
             with torch.random.fork_rng(devices=[]):
@@ -169,9 +174,13 @@ class Detector(nn.Module):
         real = self.reference_points.clamp(0, 1).expand(len(batch), -1, -1)
         query_embed = self.position(real, lidar2img, image_size)
         bev_position = None if bev is None else self.position.bev.grid((bev.shape[2], bev.shape[3]))
-        image_position = None
+        image_position = depth = None
         if images is not None and self.position.ray is not None:
-            image_position = self.position.ray.grid((images.shape[3], images.shape[4]), image_size, inverse(lidar2img))
+            img2lidar = inverse(lidar2img)
+            image_position = self.position.ray.grid((images.shape[3], images.shape[4]), image_size, img2lidar)
+            if self.depth is not None and isinstance(self.position.bev, BevEmbedding):
+                depth = self.depth(images)
+                image_position = image_position + self.depth.places(depth, image_size, img2lidar, self.position.bev)
 
         routed = None
         seen_bev, seen_images = bev, images
@@ -224,6 +233,7 @@ class Detector(nn.Module):
             image_heatmap=self.image_heatmap(images.flatten(0, 1))
             if self.training and self.image_heatmap and images is not None
             else None,
+            depth=depth,
             finite=batch.points.isfinite().all(),
         )
 
@@ -283,9 +293,9 @@ class Detector(nn.Module):
 
         Returns:
             Scalars: loss_cls, loss_bbox of the last layer and d0.loss_cls … of the others; with denoising dn_loss_cls,
-            dn_loss_bbox, d0.dn_loss_cls …; with heatmap heads loss_heatmap, loss_image_heatmap; with residuals by
-            class loss_router_cls; with queries that read one sensor alone lidar.loss_cls, lidar.loss_bbox and the
-            same for camera.
+            dn_loss_bbox, d0.dn_loss_cls …; with heatmap heads loss_heatmap, loss_image_heatmap; with depths of image
+            cells loss_depth; with residuals by class loss_router_cls; with queries that read one sensor alone
+            lidar.loss_cls, lidar.loss_bbox and the same for camera.
         """
         loss = self.settings.loss
         with torch.autocast(batch.device.type, enabled=False):
@@ -307,6 +317,13 @@ class Detector(nn.Module):
                 height, width = batch.images.shape[-2:]
                 targets = image_targets(*truth, batch.lidar2img, (height, width), (rows, columns))
                 others["loss_image_heatmap"] = loss.heatmap * heatmap_loss(output.image_heatmap, targets)
+            if self.depth is not None and output.depth is not None:
+                rows, columns = output.depth.shape[-2:]
+                height, width = batch.images.shape[-2:]
+                sample = sample_of(batch.box_counts, batch.device)
+                depths = object_depths(batch.boxes, sample, batch.lidar2img, (height, width), (rows, columns))
+                cells = mean_over_ranks(depths.isfinite().sum().float())
+                others["loss_depth"] = loss.depth * self.depth.loss(output.depth, depths, cells)
             # Last, because assignment waits for the GPU: what stands above is under way by then.
             found = output.queries
             losses = set_losses(found.logits, found.codes, *truth, loss, self.code_weights, estimate, self._wrap)

@@ -63,7 +63,7 @@ def bev_targets(
     scale = cells / (pc_range[3:5] - pc_range[:2])
     extent = torch.maximum(boxes[:, geometry.L, None], boxes[:, geometry.W, None]) * scale
     present = ((unit >= 0) & (unit < 1)).all(1)
-    return _render(unit * cells, extent, present, labels, _sample_of(box_counts, boxes.device), len(box_counts), size)
+    return _render(unit * cells, extent, present, labels, sample_of(box_counts, boxes.device), len(box_counts), size)
 
 
 def image_targets(
@@ -88,7 +88,7 @@ def image_targets(
         [B · V, 10, rows, columns] in [0, 1].
     """
     views = lidar2img.shape[1]
-    sample = _sample_of(box_counts, boxes.device)
+    sample = sample_of(box_counts, boxes.device)
     cells = _pair(size[1] / image_size[1], size[0] / image_size[0], boxes)
     pixels, depth = geometry.project(boxes[:, None, None, geometry.CENTER], lidar2img[sample])
     present = geometry.in_image(pixels, depth, image_size)[..., 0]
@@ -160,7 +160,7 @@ def _pair(x: float, y: float, like: Tensor) -> Tensor:
     return torch.tensor([x, y], dtype=like.dtype).to(like.device, non_blocking=True)
 
 
-def _sample_of(box_counts: list[int], device: torch.device) -> Tensor:
-    """[N] int64: the sample that each box belongs to."""
+def sample_of(box_counts: list[int], device: torch.device) -> Tensor:
+    """[N] int64 on `device`: the sample that each box belongs to."""
     _, present = padding(box_counts)
     return present.nonzero()[:, 0].to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Camera images to feature maps of stride 16."""
+"""Camera images to feature maps."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from aqr.config import ImageEncoder as ImageEncoderConfig
 from aqr.detector.frozen_norm import freeze_norms
 from aqr.errors import InputError
 
-STRIDE: Final = 16
-"""Pixels per cell of the image map."""
-
 TIMM: Final = "timm:"
 _STAGES: Final = ("stage_names", "out_features", "out_indices")
 
@@ -25,10 +22,10 @@ IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 
 class ImageNeck(nn.Module):
-    """A feature pyramid (arXiv 1612.03144) of which only the level of stride 16 is kept.
+    """A feature pyramid (arXiv 1612.03144) of which only the finest level is kept.
 
-    Each level passes a 1 x 1 convolution and is brought to stride 16, nearest upwards, averaged downwards; their sum
-    passes one 3 x 3 convolution.
+    Each level passes a 1 x 1 convolution and is brought to the size of the result, nearest upwards, averaged downwards;
+    their sum passes one 3 x 3 convolution.
 
     Args:
         channels: of the backbone's levels.
@@ -65,6 +62,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.backbone, channels = build_backbone(config)
         self.neck = ImageNeck(channels, hidden_dim)
+        self.stride = config.out_stride
         self.freeze_norm = config.freeze_norm
         if config.freeze_norm:
             freeze_norms(self.backbone)
@@ -88,17 +86,17 @@ class ImageEncoder(nn.Module):
             images: [B, V, 3, H, W] uint8 RGB, V >= 1.
 
         Returns:
-            [B, V, C, ceil(H / 16), ceil(W / 16)].
+            [B, V, C, ceil(H / stride), ceil(W / stride)].
         """
         batch, views, _, height, width = images.shape
         bytes_last = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         levels = list(self.backbone((bytes_last.float() - self.mean) / self.std).feature_maps)
-        maps: Tensor = self.neck(levels, (-(-height // STRIDE), -(-width // STRIDE)))
+        maps: Tensor = self.neck(levels, (-(-height // self.stride), -(-width // self.stride)))
         return maps.view(batch, views, *maps.shape[1:])
 
 
 def build_backbone(config: ImageEncoderConfig) -> tuple[nn.Module, list[int]]:
-    """The last two stages of a transformers backbone, randomly initialised or with pretrained weights.
+    """The last two stages of a transformers backbone (three for stride 8), with random or with pretrained weights.
 
     Args:
         config: `backbone` is a transformers model type or `timm:NAME`.
@@ -113,13 +111,16 @@ def build_backbone(config: ImageEncoderConfig) -> tuple[nn.Module, list[int]]:
 
     if config.backbone.startswith(TIMM):
         return _timm_backbone(config)
+    stages = slice(-_stages(config), None)
     with _foreign_errors(config):
         if config.pretrained is not None:
             settings = AutoConfig.from_pretrained(config.pretrained)
-            settings = AutoConfig.from_pretrained(config.pretrained, out_features=settings.stage_names[-2:])
+            settings = AutoConfig.from_pretrained(config.pretrained, out_features=settings.stage_names[stages])
         else:
             settings = AutoConfig.for_model(config.backbone, **config.options)
-            settings = AutoConfig.for_model(config.backbone, **config.options, out_features=settings.stage_names[-2:])
+            settings = AutoConfig.for_model(
+                config.backbone, **config.options, out_features=settings.stage_names[stages]
+            )
         backbone = AutoBackbone.from_config(settings)
         if config.pretrained is not None:
             backbone = type(backbone).from_pretrained(config.pretrained, config=settings)
@@ -179,11 +180,15 @@ def _timm_backbone(config: ImageEncoderConfig) -> tuple[nn.Module, list[int]]:
     settings = TimmBackboneConfig(
         backbone=config.backbone.removeprefix(TIMM),
         use_pretrained_backbone=config.pretrained is not None,
-        out_indices=(-2, -1),
+        out_indices=tuple(range(-_stages(config), 0)),
         **config.options,
     )
     backbone = TimmBackbone(settings)
     return backbone, list(backbone.channels)
+
+
+def _stages(config: ImageEncoderConfig) -> int:
+    return 2 if config.out_stride == 16 else 3
 
 
 def _resize(level: Tensor, size: tuple[int, int]) -> Tensor:

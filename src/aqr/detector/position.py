@@ -66,6 +66,29 @@ def carried(waves: Tensor, dim: int) -> Tensor:
     return F.pad(flat, (0, dim - flat.shape[-1]))
 
 
+def cell_centers(map_size: tuple[int, int], image_size: tuple[int, int], device: torch.device) -> Tensor:
+    """Pixels at the centres of an image map's cells, row by row: [Hi · Wi, 2]."""
+    v = (torch.arange(map_size[0], device=device) + 0.5) * (image_size[0] / map_size[0])
+    u = (torch.arange(map_size[1], device=device) + 0.5) * (image_size[1] / map_size[1])
+    return torch.stack(torch.meshgrid(u, v, indexing="xy"), -1).flatten(0, 1)
+
+
+def frustum(pixels: Tensor, img2lidar: Tensor, depths: Tensor) -> Tensor:
+    """Points on the pixels' rays.
+
+    Args:
+        pixels: [..., N, 2].
+        img2lidar: [..., 4, 4], inverse of lidar2img.
+        depths: [D] metres in front of the image plane.
+
+    Returns:
+        [..., N, D, 3] metres, LiDAR frame.
+    """
+    homogeneous = F.pad(pixels, (0, 1), value=1.0)
+    direction = homogeneous @ img2lidar[..., :3, :3].mT
+    return img2lidar[..., None, None, :3, 3] + direction[..., None, :] * depths[:, None]
+
+
 class BevEmbedding(nn.Module):
     """Embeds a BEV position: waves of y and x through a two-layer perceptron, plus the waves themselves.
 
@@ -86,8 +109,11 @@ class BevEmbedding(nn.Module):
     def forward(self, xy: Tensor) -> Tensor:
         """Positions [..., 2] in [0, 1]² of pc_range to [..., C] float32."""
         with torch.autocast(xy.device.type, enabled=False):
-            waved = waves(xy.float().flip(-1), self.frequencies)
-            out: Tensor = self.mlp(waved.flatten(-3)) + carried(waved, self.dim)
+            return self.embed(waves(xy.float().flip(-1), self.frequencies))
+
+    def embed(self, waved: Tensor) -> Tensor:
+        """Waves [..., 2, K, 2] of y and x, or means of such, to [..., C]."""
+        out: Tensor = self.mlp(waved.flatten(-3)) + carried(waved, self.dim)
         return out
 
     def grid(self, size: tuple[int, int]) -> Tensor:
@@ -126,24 +152,10 @@ class RayEmbedding(nn.Module):
         inputs = 3 * DEPTHS + 6 * len(self.frequencies)
         self.mlp = nn.Sequential(nn.Linear(inputs, 4 * dim), nn.ReLU(), nn.Linear(4 * dim, dim))
 
-    def frustum(self, pixels: Tensor, img2lidar: Tensor) -> Tensor:
-        """Points of each pixel's ray.
-
-        Args:
-            pixels: [..., N, 2].
-            img2lidar: [..., 4, 4], inverse of lidar2img.
-
-        Returns:
-            [..., N, DEPTHS, 3] metres, LiDAR frame.
-        """
-        homogeneous = F.pad(pixels, (0, 1), value=1.0)
-        direction = homogeneous @ img2lidar[..., :3, :3].mT
-        return img2lidar[..., None, None, :3, 3] + direction[..., None, :] * self.depths[:, None]
-
     def forward(self, pixels: Tensor, img2lidar: Tensor) -> Tensor:
         """Pixels [..., N, 2] of cameras [..., 4, 4] to [..., N, C] float32."""
         with torch.autocast(pixels.device.type, enabled=False):
-            points = self.frustum(pixels.float(), img2lidar.float())
+            points = frustum(pixels.float(), img2lidar.float(), self.depths)
             direction = F.normalize(points[..., -1, :] - points[..., 0, :], dim=-1)
             waved = waves(direction, self.frequencies)
             unit = geometry.normalise(points, self.pc_range)
@@ -161,10 +173,7 @@ class RayEmbedding(nn.Module):
         Returns:
             [B, V, Hi, Wi, C].
         """
-        device = img2lidar.device
-        v = (torch.arange(map_size[0], device=device) + 0.5) * (image_size[0] / map_size[0])
-        u = (torch.arange(map_size[1], device=device) + 0.5) * (image_size[1] / map_size[1])
-        pixels = torch.stack(torch.meshgrid(u, v, indexing="xy"), -1).flatten(0, 1)
+        pixels = cell_centers(map_size, image_size, img2lidar.device)
         out: Tensor = self(pixels.expand(*img2lidar.shape[:2], -1, -1), img2lidar)
         return out.view(*img2lidar.shape[:2], *map_size, -1)
 
