@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.adaptive.arms import arms
-from benchmarks.proof.lease import start_data
+from benchmarks.proof.lease import one_gpu, start_data
 from benchmarks.proof.plan import FULL, PILOT, TEST, TOY, Place, config
 
 from aqr.files import write_json
@@ -110,7 +110,7 @@ def lease(place: Place, options: argparse.Namespace) -> None:
     running = []
     for number in range(options.parallel):
         with (logs / f"work-{number}.log").open("ab") as file:
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            environment = os.environ | {"OMP_NUM_THREADS": "1"} | one_gpu(number)
             running.append(subprocess.Popen(command, stdout=file, stderr=file, env=environment))
     while any(process.poll() is None for process in running):
         if time.monotonic() > deadline - PACKING_SECONDS:

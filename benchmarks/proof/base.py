@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import torch
 from benchmarks.proof.arms import ARMS, build
-from benchmarks.proof.batches import base_order, joined, stream
+from benchmarks.proof.batches import base_order, stream, together
 from benchmarks.proof.conditions import Split, score
 from benchmarks.proof.plan import PILOT, TEST, TRAIN, Place, config, name_of
 from benchmarks.proof.training import fit
@@ -62,7 +62,7 @@ def train_base(place: Place, arm: str, seconds: float | None, seed: int = 0) -> 
     folder = RunFolder(place.out / "runs" / f"base-{arm}")
     shutil.rmtree(folder.path, ignore_errors=True)
     cached = stream(place.cache(TRAIN), base_order(BATCHES_PER_STEP * steps, place.scale.cached_steps), device)
-    batches = (joined(first, second) for first, second in zip(cached, cached, strict=True))
+    batches = together(cached, BATCHES_PER_STEP)
     effort = fit(detector, settings, batches, folder, device=device, seconds=seconds, extra=ARMS[arm].extra)
     result: dict[str, Any] = {"arm": arm, "seed": seed, "effort": asdict(effort), "device": name_of_device(device)}
     path = place.out / f"base-{arm}.json"

@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -99,14 +100,23 @@ def arm_order(steps: int, cached: int, seed: int) -> list[int]:
     return [int(number) for number in np.random.default_rng([seed, 1]).permutation(places)[:steps]]
 
 
-def joined(first: Batch, second: Batch) -> Batch:
-    """Two batches as one."""
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Several batches as one."""
     tensors = {
-        name: torch.cat([getattr(first, name), getattr(second, name)])
+        name: torch.cat([getattr(batch, name) for batch in batches])
         for name in ("points", "images", "lidar2img", "boxes", "labels")
     }
-    lists = {name: getattr(first, name) + getattr(second, name) for name in ("point_counts", "box_counts", "frames")}
+    lists = {
+        name: list(chain.from_iterable(getattr(batch, name) for batch in batches))
+        for name in ("point_counts", "box_counts", "frames")
+    }
     return Batch(**tensors, **lists)
+
+
+def together(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
+    """Each `count` batches as one; what is left over at the end is dropped."""
+    while len(some := list(islice(batches, count))) == count:
+        yield joined(some)
 
 
 def stream(folder: Path, order: Sequence[int], device: torch.device, patience: float = 600.0) -> Iterator[Batch]:

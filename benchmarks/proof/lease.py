@@ -1,4 +1,4 @@
-"""Several stages at a time on one machine with one GPU, in a given time."""
+"""Several stages at a time on one machine, in a given time."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ import tarfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Final
 
+import torch
 from benchmarks.proof.batches import step_path
 from benchmarks.proof.plan import TRAIN, Place
 
 log = logging.getLogger(__name__)
 
 LARGEST_FILE: Final = 16 * 2**20
+
+_started = count()
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,15 @@ def start(stage: Stage, place: Place, toy: bool) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "benchmarks.proof", *stage.arguments]
     command += ["--work", str(place.work), "--out", str(place.out), *(["--toy"] if toy else [])]
     command += ["--base-steps", str(place.scale.base_steps), "--arm-steps", str(place.scale.arm_steps)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | one_gpu(next(_started))
     with (logs / f"{stage.name}.log").open("ab") as file:
-        return subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        return subprocess.Popen(command, stdout=file, stderr=file, env=environment)
+
+
+def one_gpu(number: int) -> dict[str, str]:
+    """The environment in which the processes of a machine with several GPUs take turns at them."""
+    gpus = torch.cuda.device_count()
+    return {"CUDA_VISIBLE_DEVICES": str(number % gpus)} if gpus > 1 else {}
 
 
 def start_data(place: Place, toy: bool, deadline: float) -> subprocess.Popen[bytes]:
