@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nuscenes.utils.splits import create_splits_scenes
@@ -125,6 +126,36 @@ def test_a_full_disk_is_one_sentence_and_no_data_set(
             write_world(tmp_path, scenes=2, preset="tiny", workers=1, device=device)
     assert not (tmp_path / "v1.0-mini").exists()
     write_world(tmp_path, scenes=2, preset="tiny", workers=1, device=device)
+    assert (tmp_path / "v1.0-mini" / "sample.json").is_file()
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_killed_worker_is_one_sentence_and_no_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Killed before its first scene is named, or while it records."""
+    started: list[subprocess.Popen[str]] = []
+    real = subprocess.Popen
+
+    def popen(*arguments: Any, **options: Any) -> subprocess.Popen[str]:
+        started.append(real(*arguments, **options))
+        if at == 0:
+            started[-1].kill()
+            started[-1].wait()
+        return started[-1]
+
+    def progress(done: int, total: int) -> None:
+        if at == 1 and done == 1:
+            started[0].kill()
+            started[0].wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", popen)
+        with pytest.raises(InputError, match=r"killed \(signal 9\) while it recorded scene-\d+; run again, with fewer"):
+            write_world(tmp_path, scenes=3, preset="tiny", workers=2, progress=progress)
+    assert all(worker.wait() is not None for worker in started)
+    assert not (tmp_path / "v1.0-mini").exists()
+    write_world(tmp_path, scenes=3, preset="tiny", workers=1)
     assert (tmp_path / "v1.0-mini" / "sample.json").is_file()
 
 

@@ -15,11 +15,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Event, Lock
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from aqr.errors import InputError
 from aqr.synth.presets import PRESETS, Preset, PresetName, scene_names
@@ -217,8 +218,7 @@ def _drive(queue: Queue[SceneJob], out: Path, device: str, advance: Callable[[],
                     job = queue.get_nowait()
                 except Empty:
                     break
-                worker.stdin.write(json.dumps(asdict(job)) + "\n")
-                worker.stdin.flush()
+                _send(worker.stdin, job)
                 for message in _messages(worker.stdout):
                     if stop.is_set():
                         worker.kill()
@@ -231,7 +231,7 @@ def _drive(queue: Queue[SceneJob], out: Path, device: str, advance: Callable[[],
                         number, _, filename = message.partition(" ")
                         raise OSError(int(number), os.strerror(int(number)), filename)
                 else:
-                    raise RuntimeError(f"a worker process ended while it recorded {job.name}")
+                    raise _ended(worker.wait(), job, out)
             worker.stdin.close()
         except BaseException:
             stop.set()
@@ -239,7 +239,27 @@ def _drive(queue: Queue[SceneJob], out: Path, device: str, advance: Callable[[],
             raise
 
 
-def _messages(stream: Any) -> Iterator[str]:
+def _send(stream: IO[str], job: SceneJob) -> None:
+    """Name a scene to a worker; one that is dead shows it by the end of its messages."""
+    try:
+        stream.write(json.dumps(asdict(job)) + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        with suppress(BrokenPipeError):  # what it did not take is tried again
+            stream.close()
+
+
+def _ended(code: int, job: SceneJob, out: Path) -> Exception:
+    """Why a worker is gone: somebody killed it, mostly the system for want of memory, or it failed by itself."""
+    if code < 0:
+        return InputError(
+            f"{out}: a worker process was killed (signal {-code}) while it recorded {job.name}; run again, with fewer "
+            "workers if memory is short, finished scenes are kept"
+        )
+    return RuntimeError(f"a worker process ended with code {code} while it recorded {job.name}")
+
+
+def _messages(stream: IO[str]) -> Iterator[str]:
     for line in stream:
         yield line.rstrip("\n")
 
