@@ -83,9 +83,7 @@ def run_demo(out: Path, seed: int = 0) -> Path:
         baseline=runs / WITHOUT,
         out=out / "report",
         pictures=pictures,
-        extra_rows={
-            name: {"mAP": m["mean_ap"], "NDS": m["nd_score"]} for name, m in ((UNTRAINED, untrained), (START, start))
-        },
+        extra_rows={UNTRAINED: untrained, START: start},
     )
     path = out / "report" / "report.html"
     console.print(
