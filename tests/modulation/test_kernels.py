@@ -16,6 +16,7 @@ from aqr.modulation.route import LocalAttention
 from aqr.modulation.sites import Sites, image_sites
 
 pytest.importorskip("triton")
+window = pytest.importorskip("aqr.modulation.kernels.window")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -77,6 +78,41 @@ def test_windows(
     where = sites(2, views, queries, size, 0.6, seed=window)
     for fused, expected in both(lambda: layer(query, tokens, where, slots), query, tokens, *layer.parameters()):
         assert close(fused, expected)
+
+
+@pytest.mark.parametrize(
+    ("channels", "dtype", "limit", "expected"),
+    [
+        # As Triton 3.9 compiles them: 50,176 bytes, 198,656, 133,120 and 99,328 at most, and none that fits.
+        (256, torch.bfloat16, 101_376, (32, 3)),
+        (512, torch.float32, 232_448, (32, 3)),
+        (512, torch.float32, 166_912, (32, 2)),
+        (512, torch.float32, 103_000, (16, 2)),
+        (512, torch.float32, 65_536, None),
+    ],
+)
+def test_blocks_fit_the_shared_memory_of_the_gpu(
+    channels: int, dtype: torch.dtype, limit: int, expected: tuple[int, int] | None
+) -> None:
+    assert window.reading(channels, 4, dtype, limit) == expected
+
+
+@pytest.mark.parametrize(("limit", "block"), [(128 * 66, (32, 2)), (128 * 50, (16, 2)), (128 * 49, None)])
+def test_any_block_and_the_plain_form_find_the_same(
+    monkeypatch: pytest.MonkeyPatch, limit: int, block: tuple[int, int] | None
+) -> None:
+    blocks = []
+    attend = window.attend
+    monkeypatch.setattr(window, "shared_memory", lambda device: limit)
+    monkeypatch.setattr(window, "attend", lambda *args: blocks.append(args[-1]) or attend(*args))
+    torch.manual_seed(0)
+    layer = LocalAttention(24, 7, 3).to(DEVICE)
+    query = torch.randn(2, 11, 24, device=DEVICE, requires_grad=True)
+    tokens = torch.randn(2, 3, 9, 8, 24, device=DEVICE, requires_grad=True)
+    where = sites(2, 3, 11, (9, 8), 0.7, seed=1)
+    for fused, expected in both(lambda: layer(query, tokens, where, 2), query, tokens, *layer.parameters()):
+        assert close(fused, expected)
+    assert blocks == ([] if block is None else [block])
 
 
 @settings(max_examples=5, deadline=None)

@@ -213,7 +213,7 @@ class AQRModulation(nn.Module):
         on_bev = None if bev_view is None else bev_view[1]
         on_images = None if image_view is None else image_view[1]
 
-        logits = self.router.logits(state)
+        logits = self.router.read(state)
         class_logits = None if self.class_residual is None else self.class_residual(state)
 
         with torch.autocast(query_embed.device.type, enabled=False):

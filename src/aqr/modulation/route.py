@@ -16,14 +16,17 @@ from aqr.modulation.sites import Sites
 MAX_VIEWS = 2
 """Cameras a query attends to at most; nuScenes' fields of view overlap in pairs."""
 
+ALIGNED = 8
+"""Numbers of bf16 in 16 bytes."""
+
 
 class LocalAttention(nn.Module):
     """Multi-head cross-attention from each query to a square window of cells around its sites.
 
     Equal to standard attention over the gathered cells with projections `query`, `key`, `value` and `out`. The key
     projection is applied to the query instead of to the cells, and the value projection to the attended mean
-    (both are linear), so that the cost does not depend on the size of the maps. There is no key bias: softmax would
-    cancel it.
+    (both are linear), so that the cost does not depend on the size of the maps; what is linear behind one another is
+    multiplied out first. There is no key bias: softmax would cancel it.
     """
 
     def __init__(self, channels: int, window_size: int, num_heads: int) -> None:
@@ -61,36 +64,52 @@ class LocalAttention(nn.Module):
             [B, Q, C]; 0 for a query that no map sees.
         """
         batch, count, channels = queries.shape
-        heads, width = self.num_heads, channels // self.num_heads
-        per_head = (self.query(queries) * width**-0.5).view(-1, heads, width).transpose(0, 1)
-        on_cells = per_head @ self.key.weight.view(heads, width, channels).to(per_head.dtype)
-        on_cells = on_cells.view(heads, batch, count, channels).to(tokens.dtype)
+        ask, read = self._merged()
+        on_cells = nn.functional.linear(queries, *ask).to(tokens.dtype).view(batch, count, self.num_heads, channels)
         seen = sites.visible.any(1)[..., None]
         slots = min(max_views, tokens.shape[1])
         # The backward pass keeps a score per head, query and cell of its windows.
-        countable = batch * count * slots * self.window_size**2 * heads < INDEXABLE
+        countable = batch * count * slots * self.window_size**2 * self.num_heads < INDEXABLE
+        mean = None
         if countable and sites.cells.dtype == torch.float32 and fused(on_cells, tokens, sites.cells):
-            from aqr.modulation.kernels.window import attend
+            from aqr.modulation.kernels import window
 
-            mean = attend(on_cells, tokens, sites.cells, sites.visible, self.window_size, slots)
-        else:
+            limit = window.shared_memory(tokens.device.index if tokens.is_cuda else None)
+            reading = window.reading(channels, self.num_heads, tokens.dtype, limit)
+            if reading is not None:
+                mean = window.attend(on_cells, tokens, sites.cells, sites.visible, self.window_size, slots, reading)
+        if mean is None:
             mean = self._attend(on_cells, tokens, sites, max_views)
-
-        weight = self.value.weight.view(heads, width, channels).transpose(1, 2)
-        values = (mean.flatten(1, 2).to(per_head.dtype) @ weight.to(per_head.dtype)).transpose(0, 1)
-        values = values.reshape(batch, count, channels) + self.value.bias
-        found: Tensor = self.out(values.to(queries.dtype))
+        found: Tensor = nn.functional.linear(mean.flatten(2).to(read[0].dtype), *read)
         return found * seen
+
+    def _merged(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Weight and bias of the two linear maps that are left around attention to raw cells.
+
+        One makes of a query what each head asks of a cell, [heads · C, C]: `query`, then the transpose of `key`. The
+        other makes the answer of the heads' means, [C, heads · C]: `value`, then `out`. A few small products, and no
+        tensor with a row per query between them.
+        """
+        heads, channels = self.num_heads, self.query.in_features
+        width = channels // heads
+        scale = width**-0.5
+        key = self.key.weight.view(heads, width, channels).transpose(1, 2)
+        ask = (key @ (self.query.weight * scale).view(heads, width, channels)).flatten(0, 1)
+        asked = (key @ (self.query.bias * scale).view(heads, width, 1)).flatten()
+        out = self.out.weight.view(channels, heads, width).transpose(0, 1)
+        read = (out @ self.value.weight.view(heads, width, channels)).transpose(0, 1).flatten(1)
+        told = nn.functional.linear(self.value.bias[None], self.out.weight, self.out.bias)
+        return (ask, asked), (read, told[0])
 
     def _attend(self, on_cells: Tensor, tokens: Tensor, sites: Sites, max_views: int) -> Tensor:
         """`kernels.window.attend` in plain PyTorch, which also allows for float64."""
         index, valid = window_index(sites, self.window_size, max_views)
         cells = nn.functional.embedding(index, tokens.reshape(-1, tokens.shape[-1]))
-        scores = on_cells.permute(1, 2, 0, 3) @ cells.transpose(-1, -2)
+        scores = on_cells @ cells.transpose(-1, -2)
         seen = valid.any(-1)[..., None, None]
         scores = scores.masked_fill(~(valid[:, :, None] | ~seen), float("-inf"))
         attention = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(cells.dtype)
-        return (attention @ cells).permute(2, 0, 1, 3)
+        return attention @ cells
 
 
 def window_index(sites: Sites, window_size: int, max_views: int) -> tuple[Tensor, Tensor]:
@@ -165,8 +184,15 @@ class Router(nn.Module):
         Returns:
             [B, Q, 2] logits: LiDAR, camera.
         """
-        logits: Tensor = self.logits(self.state(query_embed, bev, images))
-        return logits
+        return self.read(self.state(query_embed, bev, images))
+
+    def read(self, state: Tensor) -> Tensor:
+        """The two logits [B, Q, 2] of a state [B, Q, C]."""
+        # GPUs multiply matrices of bf16 far faster where rows are a multiple of 16 bytes; two columns are not.
+        spare = -self.logits.out_features % ALIGNED
+        weight = nn.functional.pad(self.logits.weight, (0, 0, 0, spare))
+        bias = nn.functional.pad(self.logits.bias, (0, spare))
+        return nn.functional.linear(state, weight, bias)[..., : self.logits.out_features]
 
     def state(
         self,

@@ -6,6 +6,7 @@ the two a call takes.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 
@@ -24,17 +25,23 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.bool)
 
 
 def fused(*tensors: Tensor | None) -> bool:
-    """Whether the kernels take these tensors: on the current CUDA device, of at most 32 bits, with Triton installed."""
+    """Whether the kernels take these tensors: on a CUDA device, of at most 32 bits, with Triton installed."""
     if not INSTALLED or SWITCH == "0":
         return False
     given = [tensor for tensor in tensors if tensor is not None]
     if any(tensor.dtype not in DTYPES or tensor.numel() >= INDEXABLE for tensor in given):
         return False
-    device = given[0].device
-    if device.type == "cuda":
-        return device.index == torch.cuda.current_device()
+    if given[0].is_cuda:
+        return True
     # The interpreter multiplies matrices of bf16 by their bits.
     return SWITCH == "1" and all(tensor.dtype != torch.bfloat16 for tensor in given)
+
+
+def launching(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Makes the GPU of a tensor the current one, on which Triton launches; compiled code sees to that by itself."""
+    if torch.compiler.is_compiling() or not tensor.is_cuda:
+        return contextlib.nullcontext()
+    return torch.cuda.device(tensor.device)
 
 
 def power_of_two(n: int) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from aqr.geometry import MIN_DEPTH
+from aqr.modulation.kernels import launching
 
 BLOCK = 64
 """Queries per program."""
@@ -106,10 +107,11 @@ class _Locate(torch.autograd.Function):
         points, lidar2img = points.contiguous(), lidar2img.contiguous()
         cells = points.new_empty(batch, views, queries, 2)
         visible = torch.empty(batch, views, queries, dtype=torch.bool, device=points.device)
-        _forward[(batch, triton.cdiv(queries, BLOCK))](
-            points, lidar2img, pc_range, cells, visible, queries, views, height, width, rows, columns,
-            MIN=MIN_DEPTH, SIZE=BLOCK,
-        )  # fmt: skip
+        with launching(points):
+            _forward[(batch, triton.cdiv(queries, BLOCK))](
+                points, lidar2img, pc_range, cells, visible, queries, views, height, width, rows, columns,
+                MIN=MIN_DEPTH, SIZE=BLOCK,
+            )  # fmt: skip
         ctx.save_for_backward(points, lidar2img, pc_range, visible)
         ctx.sizes = height, width, rows, columns
         ctx.mark_non_differentiable(visible)
@@ -121,10 +123,11 @@ class _Locate(torch.autograd.Function):
         points, lidar2img, pc_range, visible = ctx.saved_tensors
         batch, queries, _three = points.shape
         d_points = torch.empty_like(points)
-        _backward[(batch, triton.cdiv(queries, BLOCK))](
-            points, lidar2img, pc_range, visible, d_cells.contiguous(), d_points, queries, lidar2img.shape[1],
-            *ctx.sizes, MIN=MIN_DEPTH, SIZE=BLOCK,
-        )  # fmt: skip
+        with launching(points):
+            _backward[(batch, triton.cdiv(queries, BLOCK))](
+                points, lidar2img, pc_range, visible, d_cells.contiguous(), d_points, queries, lidar2img.shape[1],
+                *ctx.sizes, MIN=MIN_DEPTH, SIZE=BLOCK,
+            )  # fmt: skip
         return d_points, None, None, None, None, None, None
 
 

@@ -10,17 +10,28 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from aqr.modulation.kernels import power_of_two
+from aqr.modulation.kernels import launching, power_of_two
 
 TILE = 8192
 """Numbers that a program holds at a time."""
 
 
 @triton.jit
-def _change(weight, keep, ADDITIVE: tl.constexpr):
-    if ADDITIVE:
-        return weight + (keep - 1.0)
-    return (1.0 - keep) * (weight - 1.0)
+def _cells(
+    weights, gate, residual, at, live, constant,
+    ADDITIVE: tl.constexpr, GATED: tl.constexpr, MAPPED: tl.constexpr,
+):  # fmt: skip
+    """Weight, residual and change of each cell, and how far the gate is open."""
+    weight = tl.load(weights + at, mask=live, other=0.0)
+    # torch.compile hands numbers over in float64.
+    keep = tl.cast(constant, tl.float32)
+    if MAPPED:
+        keep = tl.load(residual + at, mask=live, other=0.0)
+    change = weight + (keep - 1.0) if ADDITIVE else (1.0 - keep) * (weight - 1.0)
+    openness = 1.0
+    if GATED:
+        openness = tl.load(gate)
+    return weight, keep, change, openness
 
 
 @triton.jit
@@ -32,15 +43,10 @@ def _forward(
     plane = tl.program_id(0)
     cell = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
     live = cell < cells
-    weight = tl.load(weights + plane * cells + cell, mask=live, other=0.0)
-    # torch.compile hands numbers over in float64.
-    keep = tl.cast(constant, tl.float32)
-    if MAPPED:
-        keep = tl.load(residual + plane * cells + cell, mask=live, other=0.0)
-    change = _change(weight, keep, ADDITIVE)
-    if GATED:
-        change = change * tl.load(gate)
-    factor = 1.0 + change
+    _, _, change, openness = _cells(
+        weights, gate, residual, plane * cells + cell, live, constant, ADDITIVE, GATED, MAPPED
+    )
+    factor = 1.0 + change * openness
     c = tl.program_id(2) * C + tl.arange(0, C)
     known = c < channels
     if CELLS_FIRST:
@@ -64,15 +70,8 @@ def _backward(
     plane = tl.program_id(0)
     cell = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
     live = cell < cells
-    weight = tl.load(weights + plane * cells + cell, mask=live, other=0.0)
-    # torch.compile hands numbers over in float64.
-    keep = tl.cast(constant, tl.float32)
-    if MAPPED:
-        keep = tl.load(residual + plane * cells + cell, mask=live, other=0.0)
-    change = _change(weight, keep, ADDITIVE)
-    openness = 1.0
-    if GATED:
-        openness = tl.load(gate)
+    at_cell = plane * cells + cell
+    weight, keep, change, openness = _cells(weights, gate, residual, at_cell, live, constant, ADDITIVE, GATED, MAPPED)
     factor = 1.0 + change * openness
     d_factor = tl.zeros([SIZE], tl.float32)
     for first in range(0, channels, C):
@@ -94,7 +93,6 @@ def _backward(
             tl.store(d_features + at, (slope * factor[:, None]).to(d_features.dtype.element_ty), mask=inside)
     d_factor = tl.where(live, d_factor, 0.0)
     d_change = d_factor * openness
-    at_cell = plane * cells + cell
     if ADDITIVE:
         tl.store(d_weights + at_cell, d_change, mask=live)
         if MAPPED:
@@ -139,9 +137,10 @@ class _Scale(torch.autograd.Function):
             channels * cells, *((1, cells) if cells_first else (channels, 1)),
         )  # fmt: skip
         ctx.order = order
-        _forward[(batch * views, triton.cdiv(cells, TILE // block), triton.cdiv(channels, block))](
-            flat, weights, weights if gate is None else gate, kept, out, *ctx.numbers, **ctx.shape
-        )
+        with launching(flat):
+            _forward[(batch * views, triton.cdiv(cells, TILE // block), triton.cdiv(channels, block))](
+                flat, weights, weights if gate is None else gate, kept, out, *ctx.numbers, **ctx.shape
+            )
         ctx.save_for_backward(flat, weights, gate, kept)
         return out
 
@@ -156,11 +155,12 @@ class _Scale(torch.autograd.Function):
         blocks = triton.cdiv(cells, ctx.shape["SIZE"])
         d_gate = weights.new_empty(flat.shape[0] * blocks) if gate is not None else None
         d_residual = torch.empty_like(weights) if ctx.shape["MAPPED"] else None
-        _backward[(flat.shape[0], blocks)](
-            flat, weights, weights if gate is None else gate, kept, slope, d_features, d_weights,
-            d_weights if d_gate is None else d_gate, d_weights if d_residual is None else d_residual,
-            *ctx.numbers, **ctx.shape,
-        )  # fmt: skip
+        with launching(flat):
+            _backward[(flat.shape[0], blocks)](
+                flat, weights, weights if gate is None else gate, kept, slope, d_features, d_weights,
+                d_weights if d_gate is None else d_gate, d_weights if d_residual is None else d_residual,
+                *ctx.numbers, **ctx.shape,
+            )  # fmt: skip
         return (
             d_features.unflatten(0, d_out.shape[:2]),
             d_weights,

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from aqr.modulation.kernels import power_of_two
+from aqr.modulation.kernels import launching, power_of_two
 
 ROWS, COLUMNS, QUERIES = 16, 32, 256
 """A tile of the map, and the queries added to it at a time."""
@@ -191,11 +191,12 @@ class _Splat(torch.autograd.Function):
             "REACH": math.ceil(6 * sigma) + 1 if gaussian else 1,
         }
         ctx.numbers = float(sigma), float(lowest), float(highest)
-        _forward[(batch * views, triton.cdiv(rows, ROWS), triton.cdiv(columns, COLUMNS))](
-            signal, cells, visible, out, total, mass, *signal.stride(),
-            queries, views, rows, columns, *ctx.numbers,
-            TY=ROWS, TX=COLUMNS, SIZE=QUERIES, **ctx.shape, num_warps=8,
-        )  # fmt: skip
+        with launching(signal):
+            _forward[(batch * views, triton.cdiv(rows, ROWS), triton.cdiv(columns, COLUMNS))](
+                signal, cells, visible, out, total, mass, *signal.stride(),
+                queries, views, rows, columns, *ctx.numbers,
+                TY=ROWS, TX=COLUMNS, SIZE=QUERIES, **ctx.shape, num_warps=8,
+            )  # fmt: skip
         ctx.save_for_backward(signal, cells, visible, total, mass)
         return out
 
@@ -207,13 +208,14 @@ class _Splat(torch.autograd.Function):
         rows, columns = total.shape[2:]
         d_signal = signal.new_empty(batch, views, queries)
         d_cells = torch.empty_like(cells) if ctx.needs_input_grad[1] else None
-        _backward[(batch * views, triton.cdiv(queries, GATHERED))](
-            signal, cells, visible, total, mass, d_out.contiguous(), d_signal,
-            d_signal if d_cells is None else d_cells, *signal.stride(),
-            queries, views, rows, columns, *ctx.numbers,
-            POINTS=d_cells is not None, WIDTH=power_of_two(2 * ctx.shape["REACH"] + 1), SIZE=GATHERED,
-            **ctx.shape,
-        )  # fmt: skip
+        with launching(signal):
+            _backward[(batch * views, triton.cdiv(queries, GATHERED))](
+                signal, cells, visible, total, mass, d_out.contiguous(), d_signal,
+                d_signal if d_cells is None else d_cells, *signal.stride(),
+                queries, views, rows, columns, *ctx.numbers,
+                POINTS=d_cells is not None, WIDTH=power_of_two(2 * ctx.shape["REACH"] + 1), SIZE=GATHERED,
+                **ctx.shape,
+            )  # fmt: skip
         return d_signal, d_cells, None, None, None, None, None, None, None, None
 
 

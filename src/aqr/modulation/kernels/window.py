@@ -15,14 +15,19 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from aqr.modulation.kernels import power_of_two
+from aqr.modulation.kernels import INDEXABLE, launching, power_of_two
 
-CELLS = 32
-"""Cells of a window that are read at a time."""
+READING: Final = ((32, 3), (32, 2), (16, 2))
+"""Cells of a window that are read at a time, and stages of the pipeline that reads them: the first that fits."""
 
 WARPS: Final = {"attend": 2, "score_gradients": 2, "token_gradients": 4}
-STAGES: Final = {"attend": 3, "score_gradients": 3, "token_gradients": 3}
-"""Launch settings by kernel, the fastest of those tried on an H200."""
+"""Launch settings by kernel, the fastest of those tried on an H200, as are the first of `READING`."""
+
+COLLECTING_STAGES = 3
+"""Stages of the pipeline that collects the gradients of cells."""
+
+LEAST: Final = 16
+"""Side of the smallest block that Triton multiplies."""
 
 COLLECTED = 32
 """Heads of queries that a tile collects at a time."""
@@ -69,7 +74,7 @@ def _attend(
 
     h = tl.arange(0, H)
     c = tl.arange(0, C)
-    at_head = (h[:, None] * tl.num_programs(0) + query) * channels + c[None, :]
+    at_head = (query * heads + h[:, None]) * channels + c[None, :]
     known = (h < heads)[:, None] & (c < channels)[None, :]
     asked = tl.load(on_cells + at_head, mask=known, other=0.0)
     top_score = tl.full([H], float("-inf"), tl.float32)
@@ -113,7 +118,7 @@ def _score_gradients(
     sample = query // queries
     h = tl.arange(0, H)
     c = tl.arange(0, C)
-    at_head = (h[:, None] * tl.num_programs(0) + query) * channels + c[None, :]
+    at_head = (query * heads + h[:, None]) * channels + c[None, :]
     known = (h < heads)[:, None] & (c < channels)[None, :]
     asked = tl.load(on_cells + at_head, mask=known, other=0.0)
     slope = tl.load(d_mean + at_head, mask=known, other=0.0)
@@ -193,7 +198,7 @@ def _order(
 @triton.jit
 def _token_gradients(
     on_cells, d_mean, shares, d_scores, cells, order, starts, d_tokens,
-    all_queries, queries, views, rows, columns, heads, channels, tiles_x, tiles_y,
+    queries, views, rows, columns, heads, channels, tiles_x, tiles_y,
     WINDOW: tl.constexpr, SLOTS: tl.constexpr, SIDE: tl.constexpr, NEAR: tl.constexpr, H: tl.constexpr,
     QUERIES: tl.constexpr, C: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -232,7 +237,7 @@ def _token_gradients(
                 ) * heads + h[None, :]
                 share = tl.load(shares + at_cell, mask=hit, other=0.0)
                 d_score = tl.load(d_scores + at_cell, mask=hit, other=0.0)
-                at_head = (h * all_queries + sample * queries + q)[:, None] * channels + c[None, :]
+                at_head = ((sample * queries + q) * heads + h)[:, None] * channels + c[None, :]
                 known = live[:, None] & (c < channels)[None, :]
                 slope = tl.load(d_mean + at_head, mask=known, other=0.0)
                 asked = tl.load(on_cells + at_head, mask=known, other=0.0)
@@ -246,27 +251,37 @@ def _token_gradients(
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, on_cells: Tensor, tokens: Tensor, cells: Tensor, visible: Tensor, window: int, slots: int
+        ctx: Any,
+        on_cells: Tensor,
+        tokens: Tensor,
+        cells: Tensor,
+        visible: Tensor,
+        window: int,
+        slots: int,
+        size: int,
+        stages: int,
     ) -> Tensor:
-        heads, batch, queries, channels = on_cells.shape
+        batch, queries, heads, channels = on_cells.shape
         _, views, rows, columns, _ = tokens.shape
         on_cells, tokens, cells = on_cells.contiguous(), tokens.contiguous(), cells.contiguous()
         mean = torch.empty_like(on_cells)
         lse = torch.empty(batch, queries, heads, dtype=torch.float32, device=tokens.device)
         chosen = torch.empty(batch, queries, slots, dtype=torch.int32, device=tokens.device)
         ctx.sizes = queries, views, rows, columns, heads, channels
+        ctx.stages = stages
         ctx.shape = {
             "WINDOW": window,
             "SLOTS": slots,
-            "H": max(16, power_of_two(heads)),
-            "C": max(16, power_of_two(channels)),
-            "SIZE": min(CELLS, max(16, power_of_two(window * window))),
+            "H": max(LEAST, power_of_two(heads)),
+            "C": max(LEAST, power_of_two(channels)),
+            "SIZE": min(size, max(LEAST, power_of_two(window * window))),
             "PRECISION": "ieee" if tokens.dtype == torch.float32 else "tf32",
         }
-        _attend[(batch * queries,)](
-            on_cells, tokens, cells, visible.contiguous(), mean, lse, chosen, *ctx.sizes,
-            V=power_of_two(views), **ctx.shape, num_warps=WARPS["attend"], num_stages=STAGES["attend"],
-        )  # fmt: skip
+        with launching(tokens):
+            _attend[(batch * queries,)](
+                on_cells, tokens, cells, visible.contiguous(), mean, lse, chosen, *ctx.sizes,
+                V=power_of_two(views), **ctx.shape, num_warps=WARPS["attend"], num_stages=ctx.stages,
+            )  # fmt: skip
         ctx.save_for_backward(on_cells, tokens, cells, mean, lse, chosen)
         return mean
 
@@ -282,72 +297,103 @@ class _Attend(torch.autograd.Function):
         d_on_cells = torch.empty_like(on_cells)
         shares = tokens.new_empty(batch, queries, slots, window * window, heads)
         d_scores = torch.empty_like(shares)
-        _score_gradients[(batch * queries,)](
-            on_cells,
-            tokens,
-            cells,
-            mean,
-            lse,
-            chosen,
-            d_mean,
-            d_on_cells,
-            shares,
-            d_scores,
-            *ctx.sizes,
-            **shape,
-            num_warps=WARPS["score_gradients"],
-            num_stages=STAGES["score_gradients"],
-        )
+        with launching(tokens):
+            _score_gradients[(batch * queries,)](
+                on_cells,
+                tokens,
+                cells,
+                mean,
+                lse,
+                chosen,
+                d_mean,
+                d_on_cells,
+                shares,
+                d_scores,
+                *ctx.sizes,
+                **shape,
+                num_warps=WARPS["score_gradients"],
+                num_stages=ctx.stages,
+            )
         if not ctx.needs_input_grad[1]:
-            return d_on_cells, None, None, None, None, None
+            return d_on_cells, None, None, None, None, None, None, None
         tiles_y, tiles_x = triton.cdiv(rows, TILE), triton.cdiv(columns, TILE)
         tiles = tiles_x * tiles_y
         order = torch.empty(batch * views, queries, dtype=torch.int32, device=tokens.device)
         starts = torch.empty(batch * views, tiles + 1, dtype=torch.int32, device=tokens.device)
         blocks = triton.cdiv(queries, RANKED) + triton.cdiv(tiles + 1, RANKED)
-        _order[(batch * views, blocks)](
-            cells,
-            chosen,
-            order,
-            starts,
-            queries,
-            views,
-            tiles_x,
-            tiles,
-            SLOTS=slots,
-            SIDE=TILE,
-            SIZE=RANKED,
-            OTHERS=COMPARED,
-        )
+        with launching(tokens):
+            _order[(batch * views, blocks)](
+                cells,
+                chosen,
+                order,
+                starts,
+                queries,
+                views,
+                tiles_x,
+                tiles,
+                SLOTS=slots,
+                SIDE=TILE,
+                SIZE=RANKED,
+                OTHERS=COMPARED,
+            )
         d_tokens = torch.empty_like(tokens)
         width = min(128, shape["C"])
         per_head = power_of_two(heads)
-        _token_gradients[(batch * views * tiles, triton.cdiv(channels, width))](
-            on_cells, d_mean, shares, d_scores, cells, order, starts, d_tokens, batch * queries, *ctx.sizes,
-            tiles_x, tiles_y,
-            WINDOW=window, SLOTS=slots, SIDE=TILE, NEAR=triton.cdiv(window // 2, TILE), H=per_head,
-            QUERIES=max(1, COLLECTED // per_head), C=width, PRECISION=shape["PRECISION"],
-            num_warps=WARPS["token_gradients"], num_stages=STAGES["token_gradients"],
-        )  # fmt: skip
-        return d_on_cells, d_tokens, None, None, None, None
+        with launching(tokens):
+            _token_gradients[(batch * views * tiles, triton.cdiv(channels, width))](
+                on_cells, d_mean, shares, d_scores, cells, order, starts, d_tokens, *ctx.sizes,
+                tiles_x, tiles_y,
+                WINDOW=window, SLOTS=slots, SIDE=TILE, NEAR=triton.cdiv(window // 2, TILE), H=per_head,
+                QUERIES=max(1, COLLECTED // per_head), C=width, PRECISION=shape["PRECISION"],
+                num_warps=WARPS["token_gradients"], num_stages=COLLECTING_STAGES,
+            )  # fmt: skip
+        return d_on_cells, d_tokens, None, None, None, None, None, None
 
 
-def attend(on_cells: Tensor, tokens: Tensor, cells: Tensor, visible: Tensor, window: int, slots: int) -> Tensor:
+@torch.compiler.assume_constant_result
+def shared_memory(device: int | None) -> int:
+    """Bytes of shared memory that a program may have on the CUDA device of this index; no bound for None, a CPU."""
+    if device is None:
+        return INDEXABLE
+    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)  # type: ignore[attr-defined]
+
+
+def reading(channels: int, heads: int, dtype: torch.dtype, limit: int) -> tuple[int, int] | None:
+    """The first of `READING` with which programs need at most `limit` bytes of shared memory; None where none fits.
+
+    A program holds what its heads ask, the gradients of what they found, the cells of all stages but one, and a row or
+    two of Triton's own.
+    """
+    row = max(LEAST, power_of_two(channels)) * dtype.itemsize
+    held = 2 * max(LEAST, power_of_two(heads)) + 2
+    return next(((size, stages) for size, stages in READING if row * (held + (stages - 1) * size) <= limit), None)
+
+
+def attend(
+    on_cells: Tensor,
+    tokens: Tensor,
+    cells: Tensor,
+    visible: Tensor,
+    window: int,
+    slots: int,
+    reading: tuple[int, int] = READING[0],
+) -> Tensor:
     """Attended mean of the cells around each query, one per head.
 
     mean_h = Σ_j softmax_j(a_h · x_j) x_j over the cells x_j of the query's windows that lie in the map, in the
     `slots` maps in which it lies nearest the centre (at equal distance the first).
 
     Args:
-        on_cells: a [heads, B, Q, C], what a head asks of a cell; of the dtype of tokens.
+        on_cells: a [B, Q, heads, C], what a head asks of a cell; of the dtype of tokens.
         tokens: [B, V, H, W, C].
         cells: [B, V, Q, 2] float32 column and row.
         visible: [B, V, Q] bool.
         window: side of the windows, odd.
         slots: maps per query.
+        reading: cells read at a time and stages, of `reading`.
 
     Returns:
-        [heads, B, Q, C]; 0 for a query that no map sees.
+        [B, Q, heads, C]; 0 for a query that no map sees.
     """
-    mean: Tensor = _Attend.apply(on_cells, tokens, cells, visible, window, slots)
+    mean: Tensor = _Attend.apply(on_cells, tokens, cells, visible, window, slots, *reading)
     return mean
