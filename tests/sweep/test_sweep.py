@@ -1,12 +1,19 @@
 """A study in one process: what it finds, records, prunes and refuses."""
 
+import errno
 import json
+import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_trial import BEST, SEARCH, failing, quick, surface
 
+from aqr.config import Config
 from aqr.errors import InputError
+from aqr.files import replacing
 from aqr.sweep import SweepSettings, sweep
 
 
@@ -80,6 +87,31 @@ def test_what_fails_from_the_start_ends_the_sweep(config: Path, tmp_path: Path) 
         sweep(config, tmp_path / "out", settings(), run_trial=never)
     # Once mended, the study has all of its trials to give.
     assert sweep(config, tmp_path / "out", settings(), run_trial=quick).complete == 8
+
+
+def test_a_full_disk_ends_the_sweep_and_its_trial_does_not_count(config: Path, tmp_path: Path) -> None:
+    def full(config: Config, folder: Path, *rest: Any) -> dict[str, float]:
+        if folder.name == "trial-0003":
+            with replacing(folder / "last.ckpt"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return quick(config, folder, *rest)
+
+    with pytest.raises(InputError, match=r"last\.ckpt: cannot be written \(No space left on device\)"):
+        sweep(config, tmp_path / "out", settings(), run_trial=full)
+    outcome = sweep(config, tmp_path / "out", settings(), run_trial=quick)
+    assert (outcome.complete, outcome.failed) == (8, 0)
+
+
+def test_a_storage_that_fails_on_the_way_is_said_in_one_sentence(config: Path, tmp_path: Path) -> None:
+    def breaking(*arguments: Any) -> dict[str, float]:
+        with closing(sqlite3.connect(tmp_path / "out" / "study.db")) as database:
+            database.execute("DROP TABLE trial_values")
+            database.commit()
+        return quick(*arguments)
+
+    with pytest.raises(InputError, match=r"study\.db: failed on the way \(.*trial_values") as said:
+        sweep(config, tmp_path / "out", settings(), run_trial=breaking)
+    assert str(said.value).endswith("mend that and run the same command to go on")
 
 
 def test_an_interrupted_trial_does_not_count(config: Path, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Checkpoints: what is written comes back, and nothing else is let in."""
 
+import dataclasses
 import os
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from aqr.training.checkpoint import (
     save_final,
     save_numbered,
 )
-from aqr.training.run_folder import RunFolder
+from aqr.training.run_folder import RunFolder, append_line
 
 
 def checkpoint(step: int = 3) -> Checkpoint:
@@ -49,6 +51,30 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
         assert getattr(loaded, name) == getattr(saved, name)
     assert read_config(tmp_path / "a.ckpt") == Config(seed=5)
     torch.load(tmp_path / "a.ckpt", weights_only=True)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path: Path) -> None:
+    folder, small = RunFolder(tmp_path), nn.Linear(2, 3)
+    save_numbered(folder, checkpoint())
+    save_final(folder, small, Config(), 3)
+    append_line(folder.metrics, {"iteration": 3})
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    large = nn.Linear(200, 500)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        for write in (
+            lambda: dataclasses.replace(checkpoint(), detector=large.state_dict()).save(folder.last_checkpoint),
+            lambda: save_final(folder, large, Config(), 4),
+            lambda: append_line(folder.metrics, {"said": "x" * 100_000}),
+        ):
+            with pytest.raises(InputError, match=r"cannot be written \(File too large\)"):
+                write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after.keys() == before.keys()
+    assert all(after[path].startswith(before[path]) for path in before)
 
 
 def test_the_latest_two_and_last_stay(tmp_path: Path) -> None:

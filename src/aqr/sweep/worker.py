@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from aqr.config import Config
 from aqr.errors import InputError
@@ -120,7 +121,7 @@ def sweep(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from None
-    with _quiet_optuna():
+    with _quiet_optuna(), _said_of(storage or sqlite_url(folder)):
         opened = open_study(
             open_storage(storage or sqlite_url(folder), settings.heartbeat),
             study or path.stem,
@@ -228,6 +229,8 @@ class _Worker:
             config = with_values(self.path, self.overrides, values)
             scores = self.run_trial(config, self.folder / name, self.settings, report)
         except InputError as error:
+            if isinstance(error.__context__, OSError):
+                raise  # a full disk, say: no fault of these settings
             if not any(one.state in (TrialState.COMPLETE, TrialState.PRUNED) for one in earlier):
                 raise
             trial.set_user_attr(ERROR, str(error))
@@ -244,6 +247,29 @@ def _counts(trial: FrozenTrial) -> bool:
     if trial.state == TrialState.FAIL:
         return ERROR in trial.user_attrs
     return SURPLUS not in trial.user_attrs
+
+
+@contextmanager
+def _said_of(storage: str) -> Iterator[None]:
+    """A storage that fails on the way, in one sentence; Optuna may raise other errors over it while it cleans up."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        failed = next((one for one in _causes(error) if isinstance(one, SQLAlchemyError)), None)
+        if failed is None:
+            raise
+        reason = str(failed).strip().splitlines()[0]
+        raise InputError(
+            f"--storage {storage}: failed on the way ({reason}); mend that and run the same command to go on"
+        ) from None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 @contextmanager

@@ -65,8 +65,13 @@ class Checkpoint:
     def save(self, path: Path) -> None:
         """Write atomically; the file holds tensors and plain values only."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        with replacing(path) as partial:
-            torch.save({"format": FORMAT, **fields}, partial)
+        with replacing(path) as partial, partial.open("wb") as file:
+            try:
+                torch.save({"format": FORMAT, **fields}, file)
+            except RuntimeError as error:
+                if isinstance(error.__context__, OSError):  # a full disk, which torch hides behind its own complaint
+                    raise error.__context__ from None
+                raise
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
@@ -109,7 +114,7 @@ def save_final(
         "adaptation": json.dumps(adaptation or {}),
     }
     with replacing(folder.final_weights) as partial:
-        safetensors.torch.save_file(tensors, partial, metadata)
+        partial.write_bytes(safetensors.torch.save(tensors, metadata))
     return folder.final_weights
 
 

@@ -18,9 +18,17 @@ from aqr.files import replacing
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Add one JSON object as a line; numbers that are not finite are an error, JSON has none."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value, allow_nan=False) + "\n")
+    """Add one JSON object as a line; numbers that are not finite are an error, JSON has none.
+
+    Raises:
+        InputError: where the file cannot be written.
+    """
+    line = json.dumps(value, allow_nan=False) + "\n"
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); free space and go on with --resume") from None
 
 
 @dataclass(frozen=True)
