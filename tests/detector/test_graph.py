@@ -10,6 +10,8 @@ import torch
 from aqr.batch import Batch
 from aqr.config import Config
 from aqr.detector import Detections, Detector, GraphedDetector
+from aqr.detector.heads import TaskHeads
+from aqr.detector.position import BevEmbedding
 
 MakeConfig = Callable[..., Config]
 MakeBatch = Callable[..., Batch]
@@ -49,6 +51,32 @@ def test_it_detects_what_the_detector_detects(
     again = graphed(batches[1])
     torch.testing.assert_close(again[0].scores, graphed(batches[1])[0].scores)
     assert not torch.equal(before["reference_points"], detector.reference_points)
+
+
+def test_it_computes_what_does_not_change_once_and_no_earlier_layer(
+    small_config: MakeConfig, toy_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = Detector(small_config(detector={"num_layers": 3})).to(DEVICE).eval()
+    graphed = GraphedDetector(detector, batch := toy_batch(samples=2, clutter=100).to(DEVICE), "32")
+    embedded = []
+    monkeypatch.setattr(BevEmbedding, "forward", lambda self, xy: embedded.append(xy.shape) or xy.new_zeros(1))
+    monkeypatch.setattr(TaskHeads, "forward", lambda self, states, places: _stop(states.shape))
+    graphed._graph = None
+    with pytest.raises(_Stopped) as stopped:
+        graphed(batch)
+    cells = graphed._detector.position.bev.kept
+    assert stopped.value.args[0][:2] == (1, 2)
+    assert cells is not None
+    # Reference points alone are embedded anew.
+    assert embedded == [(2, detector.reference_points.shape[0], 2)]
+
+
+class _Stopped(Exception):
+    pass
+
+
+def _stop(shape: torch.Size) -> None:
+    raise _Stopped(shape)
 
 
 def test_batches_of_another_size_are_refused(small_config: MakeConfig, toy_batch: MakeBatch) -> None:

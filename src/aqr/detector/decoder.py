@@ -72,12 +72,16 @@ class Decoder(nn.Module):
         feedforward_dim: width of the feed-forward networks.
         layers: number of layers.
         dropout: applied to what each attention returns.
+
+    Attributes:
+        last_only: whether the state after the last layer is all that comes out, as inference needs; L is then 1.
     """
 
     def __init__(self, dim: int, heads: int, feedforward_dim: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.ModuleList([DecoderLayer(dim, heads, feedforward_dim, dropout) for _ in range(layers)])
         self.post_norm = nn.LayerNorm(dim)
+        self.last_only = False
 
     def read(
         self,
@@ -134,7 +138,7 @@ class Decoder(nn.Module):
             of_layer = None if log_weights is None else log_weights[min(number, len(log_weights) - 1)]
             x = layer(x, position, *projected, mask, of_layer, sensors)
             states.append(x)
-        out: Tensor = self.post_norm(torch.stack(states))
+        out: Tensor = self.post_norm(torch.stack(states[-1:] if self.last_only else states))
         return out
 
     def _projected(self, keys: Tensor, values: Tensor) -> list[tuple[Tensor, Tensor]]:

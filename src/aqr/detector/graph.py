@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,8 +15,10 @@ from aqr.batch import Batch
 from aqr.detector.coding import Detections, select, unpack
 from aqr.detector.decoder import Decoder
 from aqr.detector.detector import Detector
+from aqr.detector.heads import LayerwiseLinear, TaskHead
 from aqr.detector.image_encoder import ImageEncoder
 from aqr.detector.lidar_encoder import LidarEncoder
+from aqr.detector.position import BevEmbedding
 
 NOWHERE: Final = 1e6
 """Metres; a point there belongs to no pillar."""
@@ -41,7 +45,8 @@ class GraphedDetector:
 
     Launching a thousand small kernels one by one takes longer than running them. A CUDA graph launches them at once,
     and needs every shape to be known: points are padded to a fixed number, images keep their size. The weights are a
-    copy, rounded to the precision once instead of in every call; later training does not reach it.
+    copy, rounded to the precision once instead of in every call; later training does not reach it. What does not
+    depend on the batch is computed once, and what only training reads (earlier layers' boxes) is left out.
 
     Where there is no GPU the same computation runs without a graph.
 
@@ -70,6 +75,7 @@ class GraphedDetector:
         if compiled:
             self._detector.compile_parts()
         self._precision = precision
+        self._counts: list[int] = []
         device = example.device
         room = max_points or int(SPARE_POINTS * example.points.shape[0]) + 1
         self._inputs = _Inputs(
@@ -118,15 +124,19 @@ class GraphedDetector:
         held.images.copy_(batch.images)
         held.lidar2img.copy_(batch.lidar2img)
         held.points[:count].copy_(batch.points)
-        held.sample[:count].copy_(batch.point_sample)
-        held.points[count : self._filled].fill_(NOWHERE)
+        if count < self._filled:
+            held.points[count : self._filled].fill_(NOWHERE)
         self._filled = count
+        if len(batch) > 1 and batch.point_counts != self._counts:
+            held.sample[:count].copy_(batch.point_sample)
+            self._counts = list(batch.point_counts)
 
     @torch.no_grad()
     def _run(self) -> Tensor:
         detector = self._detector
         dtype = DTYPES[self._precision]
-        with torch.autocast(self._inputs.device.type, dtype or torch.bfloat16, dtype is not None):
+        autocast = torch.autocast(self._inputs.device.type, dtype or torch.bfloat16, dtype is not None)
+        with autocast, _tensor_cores(dtype is not None):
             last = detector(self._inputs).queries
             return select(
                 last.logits[-1],
@@ -149,9 +159,30 @@ class GraphedDetector:
             self._found = self._run()
 
 
+@contextlib.contextmanager
+def _tensor_cores(allowed: bool) -> Iterator[None]:
+    """Multiply what is left in float32 as TF32, as in mixed-precision training."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if allowed else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def _rounded(detector: Detector, dtype: torch.dtype | None) -> Detector:
     """A copy for evaluation whose weights have the dtype in which autocast would use them."""
     frozen = copy.deepcopy(detector).eval().requires_grad_(False)
+    if isinstance(frozen.position.bev, BevEmbedding) and isinstance(frozen.lidar_encoder, LidarEncoder):
+        lidar = frozen.settings.lidar
+        with torch.no_grad(), _tensor_cores(dtype is not None):
+            frozen.position.bev.keep((lidar.pillars[0] // lidar.out_stride, lidar.pillars[1] // lidar.out_stride))
+    if isinstance(frozen.decoder, Decoder):
+        frozen.decoder.last_only = True
+        for module in frozen.heads.modules():
+            if isinstance(module, LayerwiseLinear | TaskHead):
+                for name, weights in module.named_parameters(recurse=False):
+                    setattr(module, name, nn.Parameter(weights[-1:].clone(), requires_grad=False))
     if dtype is None:
         return frozen
     halved: list[nn.Module] = [frozen.decoder] if isinstance(frozen.decoder, Decoder) else []

@@ -98,6 +98,7 @@ class BevEmbedding(nn.Module):
     """
 
     frequencies: Tensor
+    kept: Tensor | None
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -105,6 +106,7 @@ class BevEmbedding(nn.Module):
         frequencies = spread(dim // 4, BEV_CYCLES, heads)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.mlp = nn.Sequential(nn.Linear(4 * len(frequencies), dim), nn.ReLU(), nn.Linear(dim, dim))
+        self.register_buffer("kept", None, persistent=False)
 
     def forward(self, xy: Tensor) -> Tensor:
         """Positions [..., 2] in [0, 1]² of pc_range to [..., C] float32."""
@@ -116,8 +118,14 @@ class BevEmbedding(nn.Module):
         out: Tensor = self.mlp(waved.flatten(-3)) + carried(waved, self.dim)
         return out
 
+    def keep(self, size: tuple[int, int]) -> None:
+        """Compute `grid(size)` now and never again, for weights that no longer change."""
+        self.kept = self.grid(size)
+
     def grid(self, size: tuple[int, int]) -> Tensor:
         """Embedding of the cell centres of a map: [Hb, Wb, C]."""
+        if self.kept is not None and self.kept.shape[:2] == size:
+            return self.kept
         rows, columns = size
         device = self.frequencies.device
         y = (torch.arange(rows, device=device) + 0.5) / rows
