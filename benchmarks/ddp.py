@@ -126,6 +126,7 @@ def train(local: int, ranks: int, port: int, options: dict[str, Any], folder: st
         trainer.callbacks += [watch]
         trainer.fit(module, Batches(config, local, ranks, options["toy"], poisoned))
     sums = torch.stack([p.detach().double().sum() for p in module.detector.parameters()])
+    sums = sums.to(trainer.strategy.root_device)  # Lightning has brought the weights to the host, where NCCL cannot
     apart = 0.0
     if ranks > 1:
         everywhere = [torch.empty_like(sums) for _ in range(ranks)]

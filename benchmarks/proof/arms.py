@@ -152,13 +152,23 @@ ARMS: Final = {
 }
 
 
+FROM_SCRATCH: Final = (BASELINE, "sigmoid-gated", "attention")
+SCRATCH_SEEDS: Final = 3
+
+
 def build(name: str, config: Config) -> Detector:
     """The detector of an arm, with random weights."""
     faults = ARMS[name].faults
     return Detector(config) if faults is None else FaultyDetector(config, faults)
 
 
-def schedule() -> list[tuple[str, int]]:
-    """All runs, arm and seed: every arm once before any is run again."""
+def schedule(scratch: bool = False) -> list[tuple[str, int]]:
+    """All runs, arm and seed: every arm once before any is run again.
+
+    Args:
+        scratch: those from random weights in place of those from the base.
+    """
+    if scratch:
+        return [(name, seed) for seed in range(SCRATCH_SEEDS) for name in FROM_SCRATCH]
     most = max(arm.seeds for arm in ARMS.values())
     return [(name, seed) for seed in range(most) for name, arm in ARMS.items() if seed < arm.seeds]

@@ -1,4 +1,4 @@
-"""Detectors from random weights: the base that all arms start from, and arms of their own."""
+"""The base that all arms start from: a detector without AQR, from random weights."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import json
 import logging
 import shutil
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Final
 
 import torch
-from benchmarks.proof.arms import ARMS, build
+from benchmarks.proof.arms import BASELINE, build
 from benchmarks.proof.batches import base_order, stream, together
 from benchmarks.proof.conditions import Split, score
 from benchmarks.proof.plan import PILOT, TEST, TRAIN, Place, config, name_of
@@ -21,33 +22,31 @@ from aqr.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-LR: Final = 1.5e-4
+LR: Final = 1.6e-4
 LR_PEAK: Final = 5.0
 WARMUP: Final = 0.12
-BATCHES_PER_STEP: Final = 2
-"""Cached batches that make a step; the GPU hardly needs longer for two than for one."""
+BATCHES_PER_STEP: Final = 3
+"""Cached batches that make a step; a GPU hardly needs longer for several than for one."""
 
 KEY_CONDITIONS: Final = [None, Failure("lidar_drop", 3), Failure("missing_camera", 3), Failure("limited_fov", 2)]
 
 
-def train_base(place: Place, arm: str, seconds: float | None, seed: int = 0) -> dict[str, Any]:
-    """Train an arm (`none`: the base) from random weights and score it.
+def train_base(place: Place, seconds: float | None, seed: int = 0) -> dict[str, Any]:
+    """Train the base and score it.
 
     Args:
         place: where the caches lie.
-        arm: one of `ARMS`.
         seconds: for training.
         seed: of weights and noise.
 
     Returns:
-        what is written to `base-<arm>.json`: effort, and scores on pilot and test.
+        what is written to `base.json`: effort, and scores on pilot and test.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     steps = place.scale.base_steps
     settings = config(
         place,
         seed=seed,
-        **ARMS[arm].sections(),
         train={
             "steps": steps,
             "lr": LR,
@@ -58,14 +57,14 @@ def train_base(place: Place, arm: str, seconds: float | None, seed: int = 0) -> 
         },
     )
     torch.manual_seed(seed)
-    detector = build(arm, settings).to(device)
-    folder = RunFolder(place.out / "runs" / f"base-{arm}")
+    detector = build(BASELINE, settings).to(device)
+    folder = RunFolder(base_folder(place))
     shutil.rmtree(folder.path, ignore_errors=True)
     cached = stream(place.cache(TRAIN), base_order(BATCHES_PER_STEP * steps, place.scale.cached_steps), device)
     batches = together(cached, BATCHES_PER_STEP)
-    effort = fit(detector, settings, batches, folder, device=device, seconds=seconds, extra=ARMS[arm].extra)
-    result: dict[str, Any] = {"arm": arm, "seed": seed, "effort": asdict(effort), "device": name_of_device(device)}
-    path = place.out / f"base-{arm}.json"
+    effort = fit(detector, settings, batches, folder, device=device, seconds=seconds)
+    result: dict[str, Any] = {"seed": seed, "effort": asdict(effort), "device": name_of_device(device)}
+    path = place.out / "base.json"
     write_json(path, result)
     for name, wanted in ((PILOT, KEY_CONDITIONS), (TEST, KEY_CONDITIONS), (TEST, None)):
         split = Split(place, settings, name)
@@ -75,8 +74,13 @@ def train_base(place: Place, arm: str, seconds: float | None, seed: int = 0) -> 
         result[name] = scores.summary()
         write_json(path, result)
         shown = {name_of(c): round(100 * result[name]["mAP"][name_of(c)], 1) for c in KEY_CONDITIONS}
-        log.info("%s on %s: mAP %s", arm, name, json.dumps(shown))
+        log.info("base on %s: mAP %s", name, json.dumps(shown))
     return result
+
+
+def base_folder(place: Place) -> Path:
+    """Its run folder."""
+    return place.out / "runs" / "base"
 
 
 def name_of_device(device: torch.device) -> str:

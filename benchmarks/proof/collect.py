@@ -11,29 +11,40 @@ from typing import Any, Final
 import numpy as np
 from benchmarks.proof.arms import ARMS, BASELINE
 from benchmarks.proof.figures import Floats, figures
-from benchmarks.proof.plan import PILOT, TEST
+from benchmarks.proof.plan import FROM_BASE, PILOT, SCRATCH, TEST
 
 from aqr.files import replacing
 
 log = logging.getLogger(__name__)
 
 METRICS: Final = {"mAP": "mean_ap", "NDS": "nds"}
-BASES: Final = "bases.json"
-RUNS: Final = "arms.json"
+BASE: Final = "base.json"
+RUNS: Final = {FROM_BASE: "arms.json", SCRATCH: "scratch.json"}
 WEIGHTS: Final = "weights.json"
 SHOWN_SEVERITY: Final = "3"
 
 
 def collect(raw: Path, results: Path) -> None:
-    """Write bases.json, arms.json and weights.json.
+    """Write base.json, arms.json, scratch.json and weights.json.
 
     Args:
-        raw: what `lease-base` and `lease-arms` brought home, unpacked into one folder.
+        raw: what the leases brought home, unpacked into one folder.
         results: folder of the small files.
     """
-    _write(results / BASES, {path.stem.removeprefix("base-"): _base(path) for path in sorted(raw.glob("base-*.json"))})
+    if (raw / "base.json").exists():
+        _write(results / BASE, _base(raw / "base.json"))
+    for kind, name in RUNS.items():
+        content, weights = _runs(raw / kind)
+        _write(results / name, content)
+        if kind == FROM_BASE:
+            _write(results / WEIGHTS, weights)
+        log.info("%s: %d runs of %d arms", kind, len(content["runs"]), len({run["arm"] for run in content["runs"]}))
+
+
+def _runs(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Runs with the scatter of their differences, and what the routers of the first seed said, by arm."""
     runs, resampled, weights = [], {}, {}
-    for path in sorted((raw / "arms").glob("*.json")):
+    for path in sorted(folder.glob("*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
         arm, seed = run["arm"], run["seed"]
         names = list(run[TEST]["mAP"])
@@ -49,9 +60,7 @@ def collect(raw: Path, results: Path) -> None:
             | {split: {metric: run[split][metric] for metric in METRICS} for split in (TEST, PILOT)}
             | {"AP": run[TEST]["AP"]["clean"]}
         )
-    _write(results / RUNS, {"runs": runs, "scene_error": _scene_errors(resampled)})
-    _write(results / WEIGHTS, weights)
-    log.info("%d runs of %d arms", len(runs), len({run["arm"] for run in runs}))
+    return {"runs": runs, "scene_error": _scene_errors(resampled)}, weights
 
 
 def _base(path: Path) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import numpy as np
 from benchmarks.proof.arms import ARMS, BASELINE
-from benchmarks.proof.collect import BASES, RUNS, WEIGHTS
+from benchmarks.proof.collect import BASE, RUNS, WEIGHTS
 from benchmarks.proof.figures import CLEAN, FAILURES, Difference, difference, figures, spread
-from benchmarks.proof.plan import PILOT, TEST
+from benchmarks.proof.plan import FROM_BASE, PILOT, TEST
 
 ALLOWED_LOSS: Final = 0.005
 """mAP on clean pilot data that an arm may lose and still be chosen."""
@@ -23,23 +23,25 @@ class Comparison:
     """All runs.
 
     Attributes:
-        runs: of `arms.json`.
+        runs: of `arms.json`, or of `scratch.json`.
         scene_error: likewise.
-        bases: of `bases.json`.
+        base: `base.json`; empty where there is none.
         weights: of `weights.json`.
     """
 
     runs: list[dict[str, Any]]
     scene_error: dict[str, Any]
-    bases: dict[str, Any]
+    base: dict[str, Any]
     weights: dict[str, Any]
 
     @classmethod
-    def read(cls, results: Path) -> Comparison:
-        arms, bases, weights = (
-            json.loads((results / name).read_text(encoding="utf-8")) for name in (RUNS, BASES, WEIGHTS)
+    def read(cls, results: Path, kind: str = FROM_BASE) -> Comparison:
+        """From the folder of the small JSON files; runs from the base or from random weights."""
+        arms, base, weights = (
+            json.loads((results / name).read_text(encoding="utf-8")) if (results / name).exists() else {}
+            for name in (RUNS[kind], BASE, WEIGHTS)
         )
-        return cls(arms["runs"], arms["scene_error"], bases, weights)
+        return cls(arms.get("runs", []), arms.get("scene_error", {}), base, weights if kind == FROM_BASE else {})
 
     @cached_property
     def arms(self) -> list[str]:

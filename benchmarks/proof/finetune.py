@@ -1,4 +1,4 @@
-"""Fine-tune arms from the base, one after another, and score each under every condition."""
+"""Train arms from the base or from random weights, one after another, and score each under every condition."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from typing import Any, Final
 import numpy as np
 import torch
 from benchmarks.proof.arms import ARMS, build, schedule
+from benchmarks.proof.base import LR as BASE_LR
+from benchmarks.proof.base import LR_PEAK as BASE_LR_PEAK
 from benchmarks.proof.base import name_of_device
-from benchmarks.proof.batches import arm_order, stream
+from benchmarks.proof.batches import arm_order, stream, together
 from benchmarks.proof.conditions import Split, score
-from benchmarks.proof.plan import PILOT, TEST, TRAIN, Place, config
+from benchmarks.proof.plan import FROM_BASE, PILOT, SCRATCH, TEST, TRAIN, Place, config
 from benchmarks.proof.training import fit
 from benchmarks.proof.weights import WeightLog
 
@@ -32,6 +34,9 @@ log = logging.getLogger(__name__)
 LR: Final = 5e-5
 LR_PEAK: Final = 4.0
 WARMUP: Final = 0.2
+SCRATCH_BATCHES: Final = 2
+"""Cached batches that make a step from random weights."""
+SCRATCH_GATE_LR: Final = 10.0
 AQR_LR: Final = 5.0
 GATE_LR: Final = 50.0
 """AQR is new where the rest is trained, and its gates start closed."""
@@ -49,44 +54,48 @@ def start_from(base: Path, detector: Detector) -> None:
         raise ValueError(f"{base} is not the base of this experiment: it lacks {missing + list(report.mismatched)}")
 
 
-def run_arm(place: Place, arm: str, seed: int, base: Path, splits: dict[str, Split]) -> dict[str, Any]:
-    """Fine-tune and score one arm.
+def run_arm(place: Place, arm: str, seed: int, base: Path | None, splits: dict[str, Split]) -> dict[str, Any]:
+    """Train and score one arm.
 
     Args:
         place: where the caches lie.
         arm: one of `ARMS`.
         seed: of noise, of new weights and of the choice and order of the batches.
-        base: weights that every arm starts from.
+        base: weights that every arm starts from; None for random ones.
         splits: pilot and test.
 
     Returns:
-        what is written to `arms/<arm>-<seed>.json`.
+        what is written to `arms/<arm>-<seed>.json`, or to `scratch/…` from random weights.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    steps = place.scale.arm_steps
+    steps = place.scale.scratch_steps if base is None else place.scale.arm_steps
+    per_step = SCRATCH_BATCHES if base is None else 1
     settings = config(
         place,
         seed=seed,
         **ARMS[arm].sections(),
         train={
             "steps": steps,
-            "lr": LR,
-            "lr_peak": LR_PEAK,
+            "lr": BASE_LR if base is None else LR,
+            "lr_peak": BASE_LR_PEAK if base is None else LR_PEAK,
             "warmup_fraction": WARMUP,
-            "lr_mult": _lr_mult(ARMS[arm].aqr),
+            "lr_mult": _lr_mult(ARMS[arm].aqr, base is None),
             "log_every": max(steps // 20, 1),
             "stats_every": max(steps // 4, 1),
-            "init_from": str(base),
+            "init_from": None if base is None else str(base),
         },
     )
     torch.manual_seed(seed)
     detector = build(arm, settings)
-    start_from(base, detector)
+    if base is not None:
+        start_from(base, detector)
     detector = detector.to(device)
     name = f"{arm}-{seed}"
-    folder = RunFolder(place.out / "runs" / name)
+    kind = SCRATCH if base is None else FROM_BASE
+    folder = RunFolder(place.out / "runs" / (f"{kind}-{name}" if base is None else name))
     shutil.rmtree(folder.path, ignore_errors=True)
-    batches = stream(place.cache(TRAIN), arm_order(steps, place.scale.cached_steps, seed), device)
+    cached = stream(place.cache(TRAIN), arm_order(per_step * steps, place.scale.cached_steps, seed), device)
+    batches = together(cached, per_step)
     effort = fit(detector, settings, batches, folder, device=device, extra=ARMS[arm].extra)
     folder.final_weights.unlink()
     result: dict[str, Any] = {
@@ -103,7 +112,7 @@ def run_arm(place: Place, arm: str, seed: int, base: Path, splits: dict[str, Spl
     result["weights"] = weights.summary()
     result[PILOT] = score(detector, splits[PILOT], device).summary()
     write_json(folder.evaluation(splits[TEST].config.data.val_split) / "metrics.json", tested.clean)
-    path = place.out / "arms" / f"{name}.json"
+    path = place.out / kind / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
         path.with_suffix(".npz"),
@@ -121,29 +130,31 @@ def run_arm(place: Place, arm: str, seed: int, base: Path, splits: dict[str, Spl
     return result
 
 
-def _lr_mult(aqr: Mapping[str, Any]) -> dict[str, float]:
+def _lr_mult(aqr: Mapping[str, Any], scratch: bool) -> dict[str, float]:
     if not aqr["enabled"]:
         return {}
-    gated = aqr.get("modulator", {}).get("gate", False)
-    return {"aqr": AQR_LR} | ({"aqr.lidar_gate": GATE_LR, "aqr.camera_gate": GATE_LR} if gated else {})
+    gate = SCRATCH_GATE_LR if scratch else GATE_LR
+    gates = {"aqr.lidar_gate": gate, "aqr.camera_gate": gate} if aqr.get("modulator", {}).get("gate", False) else {}
+    return gates if scratch else {"aqr": AQR_LR} | gates
 
 
-def work(place: Place, base: Path, only: list[str] | None, seconds: float) -> None:
+def work(place: Place, base: Path | None, only: list[str] | None, seconds: float) -> None:
     """Take runs from the schedule that no other process has taken, until none is left or the time will not do.
 
     Args:
         place: where the caches lie.
-        base: weights that every arm starts from.
+        base: weights that every arm starts from; None for random ones.
         only: arms to run; None for all.
         seconds: from now.
     """
     begin = time.monotonic()
     splits = {name: Split(place, config(place), name) for name in (PILOT, TEST)}
-    claims = place.work / "claims"
+    kind = SCRATCH if base is None else FROM_BASE
+    claims = place.work / "claims" / kind
     claims.mkdir(parents=True, exist_ok=True)
     longest = 0.0
-    for arm, seed in schedule():
-        if (only is not None and arm not in only) or (place.out / "arms" / f"{arm}-{seed}.json").exists():
+    for arm, seed in schedule(base is None):
+        if (only is not None and arm not in only) or (place.out / kind / f"{arm}-{seed}.json").exists():
             continue
         if time.monotonic() - begin + 1.1 * longest > seconds:
             log.info("no time for %s-%d", arm, seed)

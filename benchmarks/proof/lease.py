@@ -106,7 +106,7 @@ def run_all(stages: Sequence[Stage], place: Place, toy: bool, parallel: int, dea
 
 
 def bring_home(place: Place, target: Path, name: str) -> None:
-    """Pack results as few files of limited size: NAME.tar.gz, and every base detector by itself.
+    """Pack results as few files of limited size: NAME.tar.gz, and the base by itself.
 
     Args:
         place: of the experiment.
@@ -119,7 +119,7 @@ def bring_home(place: Place, target: Path, name: str) -> None:
         for path in sorted(place.out.rglob("*")):
             if path.is_file() and path.suffix != ".safetensors":
                 tar.add(path, str(path.relative_to(place.out)))
-    weights = sorted(place.out.glob("runs/base-*/checkpoints/final.safetensors"))
+    weights = sorted(place.out.glob("runs/base/checkpoints/final.safetensors"))
     for path in weights:
         shutil.copyfile(path, target / f"{path.parent.parent.name}.safetensors")
     for path in (archive, *weights):

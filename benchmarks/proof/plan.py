@@ -17,6 +17,10 @@ CAMERA_DROPOUT: Final = 0.08
 OTHER_FAILURES: Final = 0.025
 """Share of the training samples that shows each failure, at a severity drawn at random; 37 % show none."""
 
+FROM_BASE: Final = "arms"
+SCRATCH: Final = "scratch"
+"""Folders of results: arms that start from the base, and from random weights."""
+
 TRAIN: Final = "train"
 PILOT: Final = "pilot"
 TEST: Final = "test"
@@ -37,6 +41,7 @@ class Scale:
         batch_size: samples per step.
         base_steps: steps from random weights.
         arm_steps: steps of fine-tuning.
+        scratch_steps: steps from random weights where arms are compared so.
         chunk: samples per evaluation batch.
         resamples: of the bootstrap over scenes.
         small: whether the detector is shrunk until a CPU can train it.
@@ -51,6 +56,7 @@ class Scale:
     batch_size: int
     base_steps: int
     arm_steps: int
+    scratch_steps: int
     chunk: int
     resamples: int
     small: bool
@@ -62,10 +68,11 @@ FULL: Final = Scale(
     splits=("train", "val"),
     pilot_scenes=15,
     every=4,
-    cached_steps=2000,
+    cached_steps=3000,
     batch_size=16,
     base_steps=6000,
-    arm_steps=500,
+    arm_steps=300,
+    scratch_steps=600,
     chunk=50,
     resamples=250,
     small=False,
@@ -80,6 +87,7 @@ TOY: Final = Scale(
     batch_size=2,
     base_steps=8,
     arm_steps=4,
+    scratch_steps=4,
     chunk=2,
     resamples=20,
     small=True,
@@ -107,6 +115,13 @@ class Place:
     def cache(self, name: str) -> Path:
         return self.work / "cache" / name
 
+
+IMAGES: Final = (
+    "detector.image.out_stride=8",
+    "detector.image.depth_bins=40",
+    "detector.image.options={embedding_size: 32, hidden_sizes: [40, 80, 128, 192], depths: [1, 2, 2, 2]}",
+)
+"""Cameras that are worth something by themselves need more than the demo's detector has."""
 
 SHRUNK: Final = (
     "data.image.size=[64, 160]",
@@ -139,7 +154,7 @@ def config(place: Place, seed: int = 0, **sections: dict[str, Any]) -> Config:
     augmentation = [
         {"name": kind.name, "probability": OTHER_FAILURES} for kind in KINDS if kind.name not in ("lidar_drop",)
     ]
-    base = configuration.load(SMALL_DETECTOR, SHRUNK if place.scale.small else ()).model_dump()
+    base = configuration.load(SMALL_DETECTOR, (*IMAGES, *(SHRUNK if place.scale.small else ()))).model_dump()
     changes: dict[str, Any] = {
         "data": {
             "root": place.world,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.proof.arms import ARMS, BASELINE, ORIGINAL
 from benchmarks.proof.base import BATCHES_PER_STEP
 from benchmarks.proof.compare import Comparison
 from benchmarks.proof.figures import CLEAN, FAILURES, GROUPS, Difference
+from benchmarks.proof.finetune import SCRATCH_BATCHES
 from benchmarks.proof.pictures import draw_differences, draw_failures, draw_weights
-from benchmarks.proof.plan import CAMERA_DROPOUT, FULL, LIDAR_DROPOUT, OTHER_FAILURES, PILOT, TEST
+from benchmarks.proof.plan import CAMERA_DROPOUT, FULL, LIDAR_DROPOUT, OTHER_FAILURES, PILOT, SCRATCH, TEST
 
 from aqr.data.failures.catalogue import CAMERA, KINDS, LIDAR
 from aqr.files import replacing
@@ -36,10 +37,11 @@ def write_report(results: Path, page: Path) -> None:
         draw_differences(comparison, chosen, Path(f"{stem}-arms.png"))
         draw_failures(comparison, Path(f"{stem}-failures.png"))
         draw_weights(comparison.weights, shown_weights(comparison, chosen), Path(f"{stem}-weights.png"))
-    sections = [_question(), _answer(comparison, chosen), _method(comparison), _base(comparison)]
+    scratch = Comparison.read(results, SCRATCH)
+    sections = [_question(), _answer(comparison, chosen), _method(comparison, scratch), _base(comparison)]
     if len(comparison.arms) > 1:
         sections += [_arms(comparison, chosen), _failures(comparison, chosen), _faults(comparison)]
-        sections += [_scratch(comparison), _weights(comparison)]
+        sections += [_scratch(scratch), _weights(comparison)]
     sections += [_limits(), _again()]
     with replacing(page) as partial:
         partial.write_text("\n".join(section for section in sections if section), encoding="utf-8")
@@ -109,12 +111,10 @@ The aim was a clean mAP whose interval does not fall below {points(CLEAN_TARGET)
 """
 
 
-def _method(comparison: Comparison) -> str:
-    devices = sorted(
-        {run["device"] for run in comparison.runs} | {base["device"] for base in comparison.bases.values()}
-    )
-    seconds = sum(run["effort"]["seconds"] for run in comparison.runs)
-    seconds += sum(base["effort"]["seconds"] for base in comparison.bases.values())
+def _method(comparison: Comparison, scratch: Comparison) -> str:
+    runs = [*comparison.runs, *scratch.runs, *([comparison.base] if comparison.base else [])]
+    devices = sorted({run["device"] for run in runs})
+    seconds = sum(run["effort"]["seconds"] for run in runs)
     cost = f"{seconds / 3600:.1f} hours of training, several processes at a time, on {', '.join(devices)}"
     cost = cost if devices else "nothing has been run yet"
     others = 1 - LIDAR_DROPOUT - CAMERA_DROPOUT - OTHER_FAILURES * (len(KINDS) - 1)
@@ -126,7 +126,8 @@ def _method(comparison: Comparison) -> str:
 - **Failures in training**, the same for the base and for every arm: {LIDAR_DROPOUT:.0%} of the samples without LiDAR,
   {CAMERA_DROPOUT:.0%} with black images, {OTHER_FAILURES:.0%} with each of the other [failures](failures.md) at a
   severity drawn at random; {others:.0%} show none.
-- **Detector**: the small one of `aqr demo` (images 96 × 256, BEV 96 × 96, 225 queries, 3 layers).
+- **Detector**: the small one of `aqr demo` (images 96 × 256 in cells of 8 pixels that say their depth, BEV 96 × 96, 225
+  queries, 3 layers).
 - **Same data**: {FULL.cached_steps:,} batches of {FULL.batch_size} are made once and kept; a seed decides which of them
   are seen in which order, the arm does not.
 - **Figures**: mAP by `aqr.scoring`. A failure counts as the mean over its severities, "failures" is the mean over the
@@ -137,8 +138,8 @@ def _method(comparison: Comparison) -> str:
 
 
 def _base(comparison: Comparison) -> str:
-    base = comparison.bases.get(BASELINE)
-    if base is None or TEST not in base:
+    base = comparison.base
+    if TEST not in base:
         return ""
     scores = base[TEST]["mAP"]
     clean, no_lidar, no_camera = (scores[name] for name in (CLEAN, "lidar_drop-3", "missing_camera-3"))
@@ -244,24 +245,27 @@ def _faults(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _scratch(comparison: Comparison) -> str:
-    others = {arm: base for arm, base in comparison.bases.items() if arm != BASELINE and TEST in base}
-    base = comparison.bases.get(BASELINE)
-    if not others or base is None:
+def _scratch(scratch: Comparison) -> str:
+    others = [arm for arm in scratch.arms if arm != BASELINE]
+    if not others or BASELINE not in scratch.arms:
         return ""
+    steps = " or ".join(sorted({f"{run['effort']['steps']:,}" for run in scratch.runs}))
     lines = [
         "## From random weights",
         "",
-        "One run each, so differences hold chance that is not known.",
+        f"{steps} steps of {SCRATCH_BATCHES * FULL.batch_size} with the base's learning rates. No AQR: mAP "
+        f"{scratch.mean(BASELINE, CLEAN):.3f} clean, {scratch.mean(BASELINE, FAILURES):.3f} over failures, "
+        f"{len(scratch.values(BASELINE))} seeds.",
         "",
-        "| arm | steps | clean | no LiDAR | no camera |",
-        "|---|---|---|---|---|",
+        "| arm | seeds | clean | failures |",
+        "|---|---|---|---|",
     ]
-    for arm, run in {BASELINE: base, **others}.items():
-        scores: dict[str, Any] = run[TEST]["mAP"]
-        cells = [f"{scores[name]:.3f}" for name in (CLEAN, "lidar_drop-3", "missing_camera-3")]
-        lines.append(f"| {arm} | {run['effort']['steps']:,} | {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
+    lines += [
+        f"| {arm} | {len(scratch.values(arm))} | {interval(scratch.difference(arm, CLEAN))} "
+        f"| {interval(scratch.difference(arm, FAILURES))} |"
+        for arm in others
+    ]
+    return "\n".join([*lines, "", "mAP points against no AQR with the same seed.", ""])
 
 
 def _weights(comparison: Comparison) -> str:
@@ -294,14 +298,16 @@ def _again() -> str:
 
 ```console
 python -m benchmarks.proof lease-base --out /tmp/raw --home home --seconds 480
-python -m benchmarks.proof lease-arms --out /tmp/raw --home home --base home/base-none.safetensors --seconds 530
+python -m benchmarks.proof lease-arms --out /tmp/raw --home home --seconds 530
+python -m benchmarks.proof lease-scratch --out /tmp/raw --home home --parallel 3 --seconds 250
 python -m benchmarks.proof collect --raw /tmp/raw --out benchmarks/proof/results
 python -m benchmarks.proof report --out benchmarks/proof/results --page docs/proof.md
 ```
 
-The first makes world, batches and failing samples (about 30 GB in `/tmp/proof`, all cores) and trains the base; the
-second runs the arms of `benchmarks/proof/arms.py`, several at a time on one GPU, until all are done or the time is
-over. `--toy` does the same at a size for CPUs, where scores mean nothing. Run folders lie in `/tmp/raw/runs`:
+The first makes world, batches and failing samples (about 45 GB in `/tmp/proof`, all cores) and trains the base; the
+second runs the arms of `benchmarks/proof/arms.py`, several at a time, until all are done or the time is over, and goes
+on where it is called again; the third trains some of them from random weights. `--toy` does the same at a size for
+CPUs, where scores mean nothing. Run folders lie in `/tmp/raw/runs`:
 `aqr analyze /tmp/raw/runs/original-0 --baseline /tmp/raw/runs/none-0 --out report/`. `benchmarks/proof/data.py` says
 which scenes are `{PILOT}` and which `{TEST}`.
 """

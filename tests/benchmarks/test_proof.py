@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.proof.arms import ARMS, BASELINE, build, schedule
-from benchmarks.proof.base import train_base
+from benchmarks.proof.base import base_folder, train_base
 from benchmarks.proof.batches import POINT_STEP, arm_order, base_order, load, pack, step_path, stream, unpack
 from benchmarks.proof.collect import collect
 from benchmarks.proof.compare import Comparison
@@ -17,7 +17,7 @@ from benchmarks.proof.conditions import Split
 from benchmarks.proof.data import _Maker
 from benchmarks.proof.figures import CLEAN, FAILURES, Spread, difference, figures, spread
 from benchmarks.proof.finetune import run_arm
-from benchmarks.proof.plan import PILOT, TEST, TOY, TRAIN, Place, conditions, config, name_of
+from benchmarks.proof.plan import PILOT, SCRATCH, TEST, TOY, TRAIN, Place, conditions, config, name_of
 from benchmarks.proof.report import write_report
 from benchmarks.proof.supervision import alive, evidence
 from scipy import stats
@@ -28,6 +28,7 @@ from aqr.data.failures.catalogue import KINDS, Failure
 from aqr.data.failures.harm import Corruption
 from aqr.data.samples import collate
 from aqr.training.checkpoint import load_weights
+from aqr.training.run_folder import RunFolder
 
 CPU = torch.device("cpu")
 
@@ -164,6 +165,7 @@ def test_the_original_piles_invisible_queries_up_and_its_mended_twin_does_not(pl
 
 def test_a_dead_sensor_is_told_to_weigh_less(place: Place, batch: Batch) -> None:
     detector, _ = train_step("alive", place, batch)
+    batch = dataclasses.replace(batch, images=batch.images.clamp(min=100))
     no_points = dataclasses.replace(batch, points=batch.points[:0], point_counts=[0] * len(batch))
     black = dataclasses.replace(batch, images=torch.zeros_like(batch.images))
     for given, sign in ((no_points, 1.0), (black, -1.0)):
@@ -269,8 +271,8 @@ def test_the_choice_is_made_on_the_pilot_among_candidates_that_stay_clean() -> N
 
 
 def test_from_base_to_page(place: Place) -> None:
-    train_base(place, BASELINE, seconds=None)
-    base = place.out / "runs" / "base-none" / "checkpoints" / "final.safetensors"
+    train_base(place, seconds=None)
+    base = RunFolder(base_folder(place)).final_weights
     again = build("sigmoid-gated", config(place, **ARMS["sigmoid-gated"].sections()))
     assert all(name.startswith("aqr.") for name in load_weights(again, base).missing)
     splits = {name: Split(place, config(place), TEST) for name in (PILOT, TEST)}
@@ -282,6 +284,7 @@ def test_from_base_to_page(place: Place) -> None:
     assert first["experts"]["loss_cls"] == pytest.approx(first[BASELINE]["loss_cls"], rel=1e-4)
     assert first["original"]["loss"] != pytest.approx(first[BASELINE]["loss"], rel=1e-5)
     assert runs[BASELINE]["weights"] is None
+    scratch = {arm: run_arm(place, arm, 0, None, splits) for arm in (BASELINE, "sigmoid-gated")}
     lidar, camera = runs["original"]["weights"]["lidar_drop-3"]["all"]["all"]
     assert 0 < lidar < 1
     assert 0 < camera < 1
@@ -292,10 +295,16 @@ def test_from_base_to_page(place: Place) -> None:
     assert comparison.differences("original", BASELINE, CLEAN) == [
         pytest.approx(runs["original"][TEST]["mAP"]["clean"] - runs[BASELINE][TEST]["mAP"]["clean"])
     ]
+    fresh = Comparison.read(results, SCRATCH)
+    assert fresh.arms == [BASELINE, "sigmoid-gated"]
+    assert fresh.differences("sigmoid-gated", BASELINE, CLEAN) == [
+        pytest.approx(scratch["sigmoid-gated"][TEST]["mAP"]["clean"] - scratch[BASELINE][TEST]["mAP"]["clean"])
+    ]
     page = place.work / "page" / "proof.md"
     write_report(results, page)
     text = page.read_text()
     assert "| original |" in text
+    assert "## From random weights" in text
     pictures = {path.name for path in page.parent.glob("*.png")}
     assert pictures == {"proof-arms.png", "proof-failures.png", "proof-weights.png"}
     assert all(f"]({name})" in text for name in pictures)
