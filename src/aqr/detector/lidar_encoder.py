@@ -12,6 +12,8 @@ from aqr.config import LidarEncoder as LidarEncoderConfig
 
 POINT_FEATURES: Final = 11
 PADDED_FEATURES: Final = 16
+SPARE: Final = 1024
+"""Rows that take the points of no pillar; a GPU would have to write them into a single one in turn."""
 
 
 class PillarEncoder(nn.Module):
@@ -63,8 +65,9 @@ class PillarEncoder(nn.Module):
             cell = unit[:, :2] * self.shape
             corner = torch.minimum(cell.floor(), self.shape - 1)
             index = (sample * rows + corner[:, 1].long()) * columns + corner[:, 0].long()
-            index = torch.where(inside, index, spill)
-            features = self._features(points, unit, cell - corner, index, spill + 1)
+            nowhere = spill + torch.arange(len(points), device=points.device) % SPARE
+            index = torch.where(inside, index, nowhere)
+            features = self._features(points, unit, cell - corner, index, spill + SPARE)
             # Fast matrix products want lengths of a multiple of 16; the columns added are zero.
             weight = F.pad(self.embed.weight, (0, features.shape[1] - POINT_FEATURES))
             hidden = self.norm(F.linear(features, weight, self.embed.bias)).relu()
@@ -109,19 +112,19 @@ class _PillarMax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, index: Tensor, cells: int) -> Tensor:
-        """Non-negative values [P, C] of the pillars index [P] to [cells, C]; points of pillar `cells` are dropped."""
+        """Non-negative values [P, C] of the pillars index [P] to [cells, C]; pillars from `cells` to `cells + SPARE` are dropped."""
         rows = index[:, None].expand_as(values)
-        grid = values.new_zeros(cells + 1, values.shape[1]).scatter_reduce_(0, rows, values, "amax")
+        grid = values.new_zeros(cells + SPARE, values.shape[1]).scatter_reduce_(0, rows, values, "amax")
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(index, values == grid[index])
-        return grid[:-1]
+        return grid[:cells]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         index, wins = ctx.saved_tensors
         cells = len(grad)
         rows = index[:, None].expand_as(wins)
-        winners = grad.new_zeros(cells + 1, grad.shape[1]).scatter_add_(0, rows, wins.to(grad.dtype))
+        winners = grad.new_zeros(cells + SPARE, grad.shape[1]).scatter_add_(0, rows, wins.to(grad.dtype))
         share = grad[index.clamp(max=cells - 1)] / winners[index].clamp(min=1)
         return torch.where(wins & (index < cells)[:, None], share, 0.0), None, None
 
