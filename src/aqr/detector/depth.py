@@ -45,9 +45,20 @@ class ImageDepth(nn.Module):
         self.register_buffer("pc_range", torch.tensor(pc_range), persistent=False)
         self.head = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), nn.ReLU(), nn.Conv2d(dim, bins, 1))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Image maps [B, V, C, Hi, Wi] to logits of the depth bins [B, V, D, Hi, Wi]."""
-        logits: Tensor = self.head(images.flatten(0, 1))
+    def forward(self, images: Tensor, rays: Tensor) -> Tensor:
+        """Logits of the depth bins.
+
+        Features are read together with the cells' rays: how far away a thing on the ground is shows in how far below
+        the horizon it stands, and its size in pixels means nothing without the focal length.
+
+        Args:
+            images: [B, V, C, Hi, Wi].
+            rays: [B, V, Hi, Wi, C] embedding of the cells' rays.
+
+        Returns:
+            [B, V, D, Hi, Wi].
+        """
+        logits: Tensor = self.head((images + rays.permute(0, 1, 4, 2, 3)).flatten(0, 1))
         return logits.view(*images.shape[:2], *logits.shape[1:])
 
     def places(self, logits: Tensor, image_size: tuple[int, int], img2lidar: Tensor, bev: BevEmbedding) -> Tensor:

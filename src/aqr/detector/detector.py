@@ -18,10 +18,11 @@ from aqr.detector.denoising import NoisedQueries, attention_mask, noised_queries
 from aqr.detector.depth import ImageDepth, object_depths
 from aqr.detector.heatmap import HeatmapHead, bev_targets, heatmap_loss, image_targets, sample_of
 from aqr.detector.lidar_encoder import LidarEncoder
-from aqr.detector.losses import Wrap, as_it_is, denoising_losses, mean_over_ranks, set_losses
+from aqr.detector.losses import denoising_losses, mean_over_ranks, set_losses
 from aqr.detector.parts import build_parts
 from aqr.detector.position import BevEmbedding, inverse
 from aqr.detector.solo import solo_log_weights, solo_losses, solo_mask, solo_parts
+from aqr.detector.wrapping import Wrap, as_it_is
 from aqr.modulation import AQRModulation, AQROutput, AttentionRouting
 
 
@@ -160,7 +161,7 @@ class Detector(nn.Module):
         Returns:
             DetectorOutput.
         """
-        if self._step_graphs and self.training:
+        if self._step_graphs:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         image_size = (batch.images.shape[-2], batch.images.shape[-1])
         bev = images = None
@@ -176,10 +177,10 @@ class Detector(nn.Module):
         bev_position = None if bev is None else self.position.bev.grid((bev.shape[2], bev.shape[3]))
         image_position = depth = None
         if images is not None and self.position.ray is not None:
-            img2lidar = inverse(lidar2img)
+            img2lidar = self._wrap(inverse)(lidar2img)
             image_position = self.position.ray.grid((images.shape[3], images.shape[4]), image_size, img2lidar)
             if self.depth is not None and isinstance(self.position.bev, BevEmbedding):
-                depth = self.depth(images)
+                depth = self.depth(images, image_position)
                 image_position = image_position + self.depth.places(depth, image_size, img2lidar, self.position.bev)
 
         routed = None
@@ -194,7 +195,7 @@ class Detector(nn.Module):
             references = torch.cat([real, noised.reference_points], 1)
             places = self._varies(noised.reference_points, 1)
             query_embed = torch.cat([query_embed, self.position(places, lidar2img, image_size)], 1)
-            mask = attention_mask(count, noised)
+            mask = attention_mask(count, noised, self._wrap)
         log_weights = None if routed is None else routed.log_weights
         solo = self.training and self.settings.loss.solo > 0 and bev is not None and images is not None
         if solo:
@@ -245,31 +246,33 @@ class Detector(nn.Module):
 
         Args:
             backend: of `torch.compile`.
-            graphs: also run the parts whose shapes never change (images, BEV maps, AQR) as CUDA graphs, which spares a
-                slow host the launches. What such a part returned is overwritten by its next call.
+            graphs: also run all parts but the points' and the losses as CUDA graphs, which spares a slow host the
+                launches. Denoising queries are padded, so that few shapes occur. What such a part returned is
+                overwritten by the next step.
         """
         self._compiled, self._step_graphs = True, graphs
         # CMT's sparse convolutions have shapes that depend on the points.
         lidar = self.lidar_encoder if isinstance(self.lidar_encoder, LidarEncoder) else None
-        fixed: list[nn.Module | None] = [self.image_encoder, self.position.bev, self.position.ray]
-        varying: list[nn.Module | None] = [self.position, self.decoder, self.heads]
+        graphed: list[nn.Module | None] = [self.image_encoder, self.position, self.decoder, self.heads]
+        graphed += [self.position.bev, self.position.ray]
+        varying: list[nn.Module | None] = []
         if graphs and lidar is not None:
             varying.append(lidar.pillar_encoder)
-            fixed += [*lidar.stages, *lidar.laterals, lidar.shared_conv]
+            graphed += [*lidar.stages, *lidar.laterals, lidar.shared_conv]
         else:
             varying.append(lidar)
         # A number that changes from step to step would be compiled anew each time.
         if not self._moving:
-            fixed.append(self.aqr)
+            graphed.append(self.aqr)
         for part in varying:
             if part is not None:
                 part.compile(backend=backend)
-        for part in fixed:
+        for part in graphed:
             if part is not None and graphs:
                 part.compile(mode="reduce-overhead")
             elif part is not None:
                 part.compile(backend=backend)
-        self._wrap = functools.partial(torch.compile, dynamic=True, backend=backend)
+        self._wrap = functools.cache(functools.partial(torch.compile, dynamic=True, backend=backend))
 
     def _varies(self, tensor: Tensor, *dims: int) -> Tensor:
         """Tell the compiler, where there is one, which dimensions differ from batch to batch."""
@@ -279,10 +282,10 @@ class Detector(nn.Module):
         return tensor
 
     def _noised(self, batch: Batch, generator: torch.Generator | None) -> NoisedQueries | None:
-        # Attention masks whose length is always the same modulo 8 need one compiled form.
-        multiple = 8 if self._compiled else 1
+        # Attention masks whose length is always the same modulo 8 need one compiled form; a graph is made for each length.
+        multiple = 32 if self._step_graphs else 8 if self._compiled else 1
         truth = batch.boxes, batch.labels, batch.box_counts
-        return noised_queries(*truth, self.pc_range, self.settings.denoising, generator, multiple)
+        return noised_queries(*truth, self.pc_range, self.settings.denoising, generator, multiple, self._wrap)
 
     def losses(self, output: DetectorOutput, batch: Batch) -> dict[str, Tensor]:
         """Weighted losses, whose sum is to be minimised; NaN where the batch held a point that is not finite.
