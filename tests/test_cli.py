@@ -121,6 +121,10 @@ def test_view_draws_a_sample_with_and_without_a_run(run: Path, world: Path, tmp_
         out = tmp_path / str(len(extra))
         assert aqr("view", *where, "--out", out, *extra).returncode == 0
         assert sorted(path.name.rsplit("-", 1)[1] for path in out.iterdir()) == ["bev.png", "cameras.png"]
+    own = tmp_path / "own"
+    assert aqr("view", "--run", run, "--sample", "1", "--out", own).returncode == 0
+    assert sorted(path.name for path in own.iterdir()) == sorted(path.name for path in out.iterdir())
+    assert_refused(aqr("view", "--data", world, "--out", own), "--version", "--run")
 
 
 def test_analyze_reads_the_run(run: Path, tmp_path: Path) -> None:

@@ -234,17 +234,19 @@ def sweep(
 
 @app.command()
 def view(
-    data: Root,
-    version: Version,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
+    data: OtherRoot = None,
+    version: OtherVersion = None,
     sample: Annotated[str, typer.Option(help="Sample token, or its number in the split.")] = "0",
-    split: Annotated[str | None, typer.Option(help="Split; by default the whole version.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split; by default the run's val_split, or all samples.")] = None,
     run: Annotated[Path | None, typer.Option(help="Run or checkpoint whose boxes and weight maps are drawn.")] = None,
     sweeps: Annotated[int, typer.Option(min=0, max=10, help="Earlier LiDAR sweeps added; with --run, the run's.")] = 0,
 ) -> None:
     """Draw a sample: bird's-eye view and cameras with boxes and, with --run, what the detector makes of it."""
     which: int | str = int(sample) if sample.isdecimal() else sample
     if run is None:
+        if data is None or version is None:
+            raise InputError("--data and --version say what to draw; give both, or a trained detector with --run")
         from aqr.view import view_sample
 
         pictures = view_sample(data, version, out, which, split=split, sweeps=sweeps)
