@@ -16,6 +16,7 @@ from torch import Tensor
 from aqr.config import Loss
 from aqr.detector.coding import CODE_VELOCITY, encode
 from aqr.detector.denoising import padding
+from aqr.detector.wrapping import Wrap, as_it_is
 
 MOST_THREADS: Final = 8
 UNUSABLE: Final = 1e4
@@ -55,6 +56,14 @@ def match_cost(
     Returns:
         [..., Q, N].
     """
+    of_class, distance = _cost_parts(logits, codes, boxes, labels, code_weights)
+    return loss.cls * of_class + loss.bbox * distance
+
+
+def _cost_parts(
+    logits: Tensor, codes: Tensor, boxes: Tensor, labels: Tensor, code_weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Classification cost and distance, [..., Q, N], not yet weighted against each other."""
     probability = logits.sigmoid()
     positive = 0.25 * (1 - probability) ** 2 * -(probability + 1e-12).log()
     negative = 0.75 * probability**2 * -(1 - probability + 1e-12).log()
@@ -62,7 +71,7 @@ def match_cost(
     known = slice(0, CODE_VELOCITY.start)
     weights = code_weights[known]
     distance = (codes[..., :, None, known] - encode(boxes)[..., None, :, known]).abs() * weights
-    return loss.cls * cls + loss.bbox * distance.sum(-1)
+    return cls, distance.sum(-1)
 
 
 @torch.no_grad()
@@ -74,6 +83,7 @@ def assign(
     box_counts: list[int],
     loss: Loss,
     code_weights: Tensor,
+    wrap: Wrap = as_it_is,
 ) -> Assignment:
     """Match the queries of every layer and sample to that sample's boxes at the least total cost.
 
@@ -87,6 +97,7 @@ def assign(
         box_counts: boxes of each sample.
         loss: weights of the two parts of the cost.
         code_weights: [10] weights of the numbers of a code.
+        wrap: makes of a function of tensors what is called instead, such as its compiled form.
 
     Returns:
         Assignment, on the device of logits.
@@ -95,9 +106,7 @@ def assign(
     slots, _ = padding(box_counts)
     rows = slots.to(boxes.device, non_blocking=True)
     own_boxes, own_labels = (t[rows] if len(t) else t.new_ones(*rows.shape, *t.shape[1:]) for t in (boxes, labels))
-    costs = match_cost(logits.float(), codes.float(), own_boxes, own_labels, loss, code_weights)
-    costs = costs.nan_to_num(UNUSABLE, UNUSABLE, -UNUSABLE).transpose(-1, -2).contiguous()
-    tables = _on_host(costs).numpy()
+    tables = _on_host(wrap(_table)(logits, codes, own_boxes, own_labels, loss.cls, loss.bbox, code_weights)).numpy()
 
     problems = [(layer, sample) for sample in range(batch) for layer in range(layers)]
     solve = _pool(os.getpid()).map
@@ -110,6 +119,15 @@ def assign(
         first += count
     found = torch.from_numpy(np.concatenate(pairs, axis=2)).to(logits.device, non_blocking=True)
     return Assignment(*found.unbind(0))
+
+
+def _table(
+    logits: Tensor, codes: Tensor, boxes: Tensor, labels: Tensor, cls: float, bbox: float, code_weights: Tensor
+) -> Tensor:
+    """[L, B, N, Q] costs, all of them numbers, each box's in a row."""
+    of_class, distance = _cost_parts(logits.float(), codes.float(), boxes, labels, code_weights)
+    costs = cls * of_class + bbox * distance
+    return costs.nan_to_num(UNUSABLE, UNUSABLE, -UNUSABLE).transpose(-1, -2).contiguous()
 
 
 def _on_host(values: Tensor) -> Tensor:

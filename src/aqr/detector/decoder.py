@@ -105,7 +105,7 @@ class Decoder(nn.Module):
         Returns:
             [L, B, Q, C], normed state after each layer.
         """
-        placed = torch.cat([(features + places).flatten(1, -2) for features, places in tokens], 1)
+        placed = torch.cat([(features + places.to(features.dtype)).flatten(1, -2) for features, places in tokens], 1)
         sensors = None if log_weights is None else sensors_of(tokens)
         return self(position, position, placed, placed, mask, log_weights, sensors)  # type: ignore[no-any-return]
 

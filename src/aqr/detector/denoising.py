@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from aqr import geometry
 from aqr.config import Denoising
+from aqr.detector.wrapping import Wrap, as_it_is
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ def noised_queries(
     config: Denoising,
     generator: torch.Generator | None = None,
     multiple: int = 1,
+    wrap: Wrap = as_it_is,
 ) -> NoisedQueries | None:
     """Displace every box's centre at random, uniformly within `noise_scale` times the box.
 
@@ -52,6 +55,7 @@ def noised_queries(
         config: groups, noise_scale, split.
         generator: source of the noise, on any device; the default one if None.
         multiple: N is padded to a multiple of this, so that fewer shapes occur.
+        wrap: makes of a function of tensors what is called instead, such as its compiled form.
 
     Returns:
         The queries, or None where there is no box or no group.
@@ -60,21 +64,36 @@ def noised_queries(
     if not longest or not config.groups:
         return None
     device = boxes.device
-    padded, kept = padding(box_counts, multiple)
-    slots, known = padded.to(device, non_blocking=True), kept.to(device, non_blocking=True)
-    boxes = torch.where(known[..., None], boxes[slots], 1.0).repeat(1, config.groups, 1)
-    labels = torch.where(known, labels[slots], 0).repeat(1, config.groups)
-    known = known.repeat(1, config.groups)
-
+    slots, known = padding(box_counts, multiple)
+    rows = torch.where(known, slots, -1).to(device, non_blocking=True)
     source = generator.device if generator is not None else device
-    noise = 2 * torch.rand(*boxes.shape[:2], 3, generator=generator, device=source).to(device, non_blocking=True) - 1
-    shift = noise * config.noise_scale * boxes[..., geometry.SIZE] / 2
+    places = len(box_counts), config.groups, rows.shape[1], 3
+    noise = torch.rand(places, generator=generator, device=source).to(device, non_blocking=True)
+    found = wrap(_displaced)(boxes, labels, rows, noise, pc_range, config.noise_scale, config.split)
+    reference_points, boxes, labels, present, near = found
+    return NoisedQueries(reference_points, boxes, labels, present, near, config.groups)
+
+
+def _displaced(
+    boxes: Tensor, labels: Tensor, rows: Tensor, noise: Tensor, pc_range: Tensor, noise_scale: float, split: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The tensors of `NoisedQueries`, from rows [B, N], -1 where padded, and noise [B, G, N, 3] in [0, 1)."""
+
+    def of_groups(values: Tensor) -> Tensor:
+        return values[:, None].expand(-1, noise.shape[1], *values.shape[1:]).flatten(1, 2)
+
+    known, slots = rows >= 0, rows.clamp(min=0)
+    boxes = of_groups(torch.where(known[..., None], boxes[slots], 1.0))
+    labels = of_groups(torch.where(known, labels[slots], 0))
+    known = of_groups(known)
+    noise = 2 * noise.flatten(1, 2) - 1
+    shift = noise * noise_scale * boxes[..., geometry.SIZE] / 2
     cos, sin = boxes[..., geometry.YAW].cos(), boxes[..., geometry.YAW].sin()
     along, across, up = shift.unbind(-1)
     shift = torch.stack([cos * along - sin * across, sin * along + cos * across, up], -1)
     unit = geometry.normalise(boxes[..., geometry.CENTER] + shift, pc_range).clamp(0, 1)
-    near = known & (noise.norm(dim=-1) <= config.split)
-    return NoisedQueries(unit, boxes, labels, known, near, config.groups)
+    near = known & (noise.norm(dim=-1) <= split)
+    return unit, boxes, labels, known, near
 
 
 def padding(counts: list[int], multiple: int = 1) -> tuple[Tensor, Tensor]:
@@ -88,7 +107,7 @@ def padding(counts: list[int], multiple: int = 1) -> tuple[Tensor, Tensor]:
     return torch.where(present, (count.cumsum(0) - count)[:, None] + column, 0), present
 
 
-def attention_mask(queries: int, noised: NoisedQueries) -> Tensor:
+def attention_mask(queries: int, noised: NoisedQueries, wrap: Wrap = as_it_is) -> Tensor:
     """Which query may look at which: nobody at a noised query but its own group.
 
     A real query that saw a noised one would read the answer off it, and groups would read it off each other. Padding
@@ -97,17 +116,18 @@ def attention_mask(queries: int, noised: NoisedQueries) -> Tensor:
     Args:
         queries: Q, real queries, which come first.
         noised: the G · N that follow.
+        wrap: as in `noised_queries`.
 
     Returns:
         [B, 1, Q + G · N, Q + G · N] bool, true where the row may look at the column.
     """
-    batch, count = noised.present.shape
-    device = noised.present.device
-    size = count // noised.groups
-    group = torch.arange(count, device=device) // size
-    same = (group[:, None] == group) & noised.present[:, None]
-    same = same | torch.eye(count, dtype=torch.bool, device=device)
-    mask = torch.ones(batch, 1, queries + count, queries + count, dtype=torch.bool, device=device)
-    mask[:, :, :, queries:] = False
-    mask[:, 0, queries:, queries:] = same
-    return mask
+    return wrap(_mask)(noised.present, queries, noised.groups)  # type: ignore[no-any-return]
+
+
+def _mask(present: Tensor, queries: int, groups: int) -> Tensor:
+    count = present.shape[1]
+    total = torch.arange(queries + count, device=present.device)
+    group = torch.where(total < queries, -1, (total - queries) // (count // groups))
+    real = group < 0
+    own = F.pad(present, (queries, 0))[:, None] & (group[:, None] == group)
+    return (real | own | (total[:, None] == total))[:, None]

@@ -282,7 +282,7 @@ class Detector(nn.Module):
         return tensor
 
     def _noised(self, batch: Batch, generator: torch.Generator | None) -> NoisedQueries | None:
-        # Attention masks whose length is always the same modulo 8 need one compiled form; a graph is made for each length.
+        # Attention masks whose length is always the same modulo 8 need one compiled form, and each length a graph.
         multiple = 32 if self._step_graphs else 8 if self._compiled else 1
         truth = batch.boxes, batch.labels, batch.box_counts
         return noised_queries(*truth, self.pc_range, self.settings.denoising, generator, multiple, self._wrap)

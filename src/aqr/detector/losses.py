@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -14,13 +11,7 @@ from aqr.config import Loss
 from aqr.detector.assignment import assign
 from aqr.detector.coding import CODE_VELOCITY, encode
 from aqr.detector.denoising import NoisedQueries
-
-Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-def as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function itself: nothing is compiled."""
-    return function
+from aqr.detector.wrapping import Wrap, as_it_is
 
 
 def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
@@ -90,7 +81,7 @@ def set_losses(
         loss_cls and loss_bbox of the last layer, d0.loss_cls … of the others, and loss_router_cls where there is an
         estimate; weighted scalars.
     """
-    pairs = assign(logits, codes, boxes, labels, box_counts, loss, code_weights)
+    pairs = assign(logits, codes, boxes, labels, box_counts, loss, code_weights, wrap)
     positives = mean_over_ranks(torch.full((), float(pairs.query.shape[1]), device=logits.device))
     cls, bbox, last = wrap(_of_matched)(
         logits, codes, boxes, labels, pairs.sample, pairs.query, pairs.box, code_weights
