@@ -64,7 +64,9 @@ def speed(clock: Clock, rates: Rates) -> Section:
 
 
 def growth(clock: Clock, largest: Shape | None = None) -> tuple[Section, Growth]:
-    """Forward + backward along each axis from the first shape, the other sizes held.
+    """Forward + backward along each axis from the first shape, the other sizes held; on a GPU as a CUDA graph.
+
+    Launched one by one, kernels of all these sizes take as long as their host needs to launch them.
 
     Args:
         clock: of the device.
@@ -84,13 +86,15 @@ def growth(clock: Clock, largest: Shape | None = None) -> tuple[Section, Growth]
         "map side": [(n, replace(base, bev=(n, n))) for n in (64, 96, 128, 192, 256) if n <= most.bev[0]],
         "cameras": [(n, replace(base, cameras=n)) for n in (1, 2, 4, 6, 9, 12) if n <= most.cameras],
     }
-    section, measured = Section(f"AQR forward + backward: how its cost grows from {base}"), Growth()
+    how = ", as a CUDA graph" if clock.device.type == "cuda" else ""
+    section, measured = Section(f"AQR forward + backward{how}: how its cost grows from {base}"), Growth()
     warm_up = 3 if clock.device.type == "cuda" else 1
     for axis, points in axes.items():
         measured[axis] = []
         for value, shape in points:
             step = _training_step(shape, clock.device)
-            timing, peak = clock.time(step, warm_up), clock.peak_mb(step)
+            peak = clock.peak_mb(step)
+            timing = clock.time(clock.captured(step) or step, warm_up)
             measured[axis].append((value, timing.median, peak))
             memory = "" if peak is None else f"{peak:.0f} MB"
             section.rows.append(_row(f"{axis} {value}", timing, None, None, memory))
