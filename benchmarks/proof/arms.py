@@ -152,7 +152,7 @@ ARMS: Final = {
 }
 
 
-FROM_SCRATCH: Final = (BASELINE, "sigmoid-gated", "attention")
+FROM_SCRATCH: Final = (BASELINE, "sigmoid-gated")
 SCRATCH_SEEDS: Final = 3
 
 
