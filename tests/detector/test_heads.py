@@ -1,21 +1,11 @@
 import math
 
 import torch
-from torch.nn import functional as F
 
-from aqr.detector.heads import LayerwiseLinear, TaskHeads, inverse_sigmoid
+from aqr.detector.heads import TaskHeads, inverse_sigmoid
 from aqr.detector.reference import initial_points
 
 PC_RANGE = (-54.0, -30.0, -5.0, 54.0, 30.0, 3.0)
-
-
-def test_a_layerwise_linear_is_one_linear_per_layer() -> None:
-    module = LayerwiseLinear(3, 5, 2)
-    torch.nn.init.normal_(module.bias)
-    x = torch.randn(3, 7, 5)
-    for layer in range(3):
-        expected = F.linear(x[layer], module.weight[layer].T, module.bias[layer, 0])
-        torch.testing.assert_close(module(x)[layer], expected)
 
 
 def test_codes_are_metres_around_the_reference_point_and_layers_have_their_own_weights() -> None:
