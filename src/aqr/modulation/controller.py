@@ -1,9 +1,9 @@
 """Keep the measured relative_change inside a band by moving residual_weight and max_weight_clamp.
 
 In the convex form a feature is multiplied by r + (1 − r)·W, so that relative_change = (1 − r)·m with m the mean of
-|W − 1| over all features, those that are 0 counting 0. For given maps this is exact, whatever the features, and m does not fall when
-the clamp rises. The controller therefore smooths m rather than the change itself: what it did a moment ago does not
-blur what it sees, and it does not chase its own movements.
+|W − 1| over all features, those that are 0 counting 0. For given maps this is exact, whatever the features, and m does
+not fall when the clamp rises. The controller therefore smooths m rather than the change itself: what it did a moment
+ago does not blur what it sees, and it does not chase its own movements.
 """
 
 from __future__ import annotations
