@@ -284,6 +284,29 @@ def test_what_the_kernels_cannot_take_goes_the_plain_way(monkeypatch: pytest.Mon
     assert not taken
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_gpu_that_is_not_the_current_one() -> None:
+    torch.manual_seed(0)
+    far = torch.device("cuda", 1 - torch.cuda.current_device())
+    module = build().to(far)
+    given_ = {k: v.to(far) if isinstance(v, torch.Tensor) else v for k, v in inputs(views=6, queries=60).items()}
+    points = given_["reference_points"].requires_grad_()
+    with torch.no_grad():
+        for gate in (module.lidar_gate, module.camera_gate):
+            assert gate is not None
+            gate.fill_(0.5)
+
+    def make() -> torch.Tensor:
+        out = module(**given_)
+        assert out.bev is not None
+        assert out.images is not None
+        return torch.cat([out.bev.flatten(), out.images.flatten()])
+
+    for fused, expected in both(make, points, *module.parameters()):
+        assert fused.device == far
+        assert close(fused, expected)
+
+
 def test_projection() -> None:
     given_ = inputs(views=6, queries=60)
     points = given_["reference_points"].to(DEVICE).requires_grad_()
