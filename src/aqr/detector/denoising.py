@@ -121,13 +121,15 @@ def attention_mask(queries: int, noised: NoisedQueries, wrap: Wrap = as_it_is) -
     Returns:
         [B, 1, Q + G · N, Q + G · N] bool, true where the row may look at the column.
     """
-    return wrap(_mask)(noised.present, queries, noised.groups)  # type: ignore[no-any-return]
+    found: Tensor = wrap(_mask)(noised.present.unflatten(1, (noised.groups, -1)), queries)  # type: ignore[no-untyped-call]
+    return found
 
 
-def _mask(present: Tensor, queries: int, groups: int) -> Tensor:
-    count = present.shape[1]
-    total = torch.arange(queries + count, device=present.device)
-    group = torch.where(total < queries, -1, (total - queries) // (count // groups))
-    real = group < 0
-    own = F.pad(present, (queries, 0))[:, None] & (group[:, None] == group)
-    return (real | own | (total[:, None] == total))[:, None]
+def _mask(present: Tensor, queries: int) -> Tensor:
+    """`attention_mask` from present [B, G, N]."""
+    batch, groups, size = present.shape
+    group = torch.arange(groups, device=present.device)[:, None].expand(-1, size).flatten()
+    place = torch.arange(groups * size, device=present.device)
+    own = (group[:, None] == group) & present.flatten(1)[:, None] | (place[:, None] == place)
+    real = torch.ones(batch, queries, queries, dtype=torch.bool, device=present.device)
+    return torch.cat([F.pad(real, (0, groups * size)), F.pad(own, (queries, 0), value=True)], 1)[:, None]
