@@ -145,7 +145,7 @@ def test_another_sweep_under_the_same_name_is_refused(
     ("storage", "said"),
     [
         ("nonsense", "is no address of a database"),
-        ("postgresql://nobody@127.0.0.1:1/none", "cannot be used"),
+        ("postgresql://nobody:secret@127.0.0.1:1/none", r"nobody:\*\*\*@127\.0\.0\.1:1/none: cannot be used"),
         ("sqlite:////no/such/folder/study.db", "cannot be used"),
     ],
 )
@@ -156,6 +156,7 @@ def test_a_storage_that_is_not_there_is_said_in_one_sentence(
     with pytest.raises(InputError, match=said) as caught:
         sweep(config, tmp_path / "out", settings(), storage=storage, run_trial=quick)
     assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_trainings_over_several_gpus_and_pruning_blindly_are_refused(config: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 import warnings
 from pathlib import Path
@@ -51,19 +52,30 @@ def open_storage(url: str, heartbeat: float) -> RDBStorage:
                 )
         except (ArgumentError, NoSuchModuleError):
             raise InputError(
-                f"--storage {url}: is no address of a database; write sqlite:///FILE or postgresql://USER@HOST/DATABASE"
+                f"--storage {shown(url)}: is no address of a database; write sqlite:///FILE or postgresql://USER@HOST/DATABASE"
             ) from None
         except ImportError:
             raise InputError(
-                f"--storage {url}: its driver is not installed; for PostgreSQL, pip install 'aqr[postgres]'"
+                f"--storage {shown(url)}: its driver is not installed; for PostgreSQL, pip install 'aqr[postgres]'"
             ) from None
         except (OperationalError, ProgrammingError, IntegrityError) as error:
             # Workers that start together make the same tables; all but one fail, and find them there a moment later.
             if attempt == _ATTEMPTS - 1:
                 reason = str(error.orig).strip().splitlines()[0] if error.orig is not None else "no reason given"
-                raise InputError(f"--storage {url}: cannot be used ({reason}); start or name the database") from None
+                raise InputError(
+                    f"--storage {shown(url)}: cannot be used ({reason}); start or name the database"
+                ) from None
             time.sleep(0.1 * 2**attempt * (0.5 + random.random()))
     raise AssertionError("unreachable")
+
+
+def shown(url: str) -> str:
+    """A storage's address without its password.
+
+    >>> shown("postgresql://me:secret@host/studies")
+    'postgresql://me:***@host/studies'
+    """
+    return re.sub(r"(?<=://)([^:/@]*):[^@/]*@", r"\1:***@", url)
 
 
 def sqlite_url(folder: Path) -> str:

@@ -28,7 +28,7 @@ from aqr.files import replacing
 from aqr.sweep.export import ERROR, HOST, RUN, SCORES, SURPLUS, study_document
 from aqr.sweep.settings import SweepSettings
 from aqr.sweep.space import Dimension, parse_search, with_values
-from aqr.sweep.storage import open_storage, open_study, sqlite_url
+from aqr.sweep.storage import open_storage, open_study, shown, sqlite_url
 from aqr.sweep.trial import RunTrial, train_and_score
 
 MAY_DIFFER: Final = (
@@ -262,7 +262,7 @@ def _said_of(storage: str) -> Iterator[None]:
             raise
         reason = str(failed).strip().splitlines()[0]
         raise InputError(
-            f"--storage {storage}: failed on the way ({reason}); mend that and run the same command to go on"
+            f"--storage {shown(storage)}: failed on the way ({reason}); mend that and run the same command to go on"
         ) from None
 
 
