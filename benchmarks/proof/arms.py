@@ -73,7 +73,7 @@ _ORIGINAL: Final = _features(2.5, 0.6, gate=False, form="additive")
 _MENDED: Final = _features(2.5, 0.6, gate=False)
 
 ARMS: Final = {
-    BASELINE: Arm("no AQR", seeds=5, candidate=False),
+    BASELINE: Arm("no AQR", seeds=3, candidate=False),
     ORIGINAL: Arm("the original, 2.5 + 0.6, all faults", _ORIGINAL, faults=Faults(), seeds=3, candidate=False),
     "sigmoid": Arm("the seed's sigmoid 2.5 + 0.6, faults mended, no gate", _MENDED, seeds=3),
     "sigmoid-gated": Arm("sigmoid 2.5 + 0.6 behind a gate", _features(2.5, 0.6, gate=True), seeds=3),
@@ -93,7 +93,7 @@ ARMS: Final = {
         beside=SOLO_BASELINE,
     ),
     "centered": Arm(
-        "centered 2.5 + 0.6, no gate", _features(2.5, 0.6, gate=False, parameterisation="centered"), seeds=2
+        "centered 2.5 + 0.6, no gate", _features(2.5, 0.6, gate=False, parameterisation="centered"), seeds=3
     ),
     "alive": Arm(
         "weights in attention as attention-context, told which sensor is dead",
@@ -146,7 +146,7 @@ ARMS: Final = {
     "sigmoid-2.0-0.65": Arm("sigmoid 2.0 + 0.65, mended, no gate", _features(2.0, 0.65, gate=False), seeds=2),
     "sigmoid-2.0-0.70": Arm("sigmoid 2.0 + 0.70, mended, no gate", _features(2.0, 0.7, gate=False), seeds=2),
     "centered-gated": Arm(
-        "centered 2.5 + 0.6 behind a gate", _features(2.5, 0.6, gate=True, parameterisation="centered")
+        "centered 2.5 + 0.6 behind a gate", _features(2.5, 0.6, gate=True, parameterisation="centered"), seeds=2
     ),
     "centered-strong": Arm("centered 8 + 0, no gate", _features(8.0, 0.0, gate=False, parameterisation="centered")),
 }
