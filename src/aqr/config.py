@@ -516,7 +516,7 @@ class Train(Section):
     precision: Annotated[Literal["32", "bf16", "16"], BeforeValidator(str)] = "bf16"
     compile: Literal[False, True, "graphs"] = False
     """Compile the detector with torch.compile: the first steps take minutes, the others less time. For GPUs; `graphs`
-    also runs the parts of fixed shape as CUDA graphs, which helps where the host is slow."""
+    also runs most parts as CUDA graphs, which helps where the host is slow."""
     devices: Count = 1
     log_every: Count = 50
     stats_every: Count = 1000

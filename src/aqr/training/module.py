@@ -221,7 +221,8 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
             lr=lr,
             skipped=skipped,
             statistics=None if skipped else statistics,
-            weight_maps={} if skipped else {name: m.detach() for name, m in maps.items() if m is not None},
+            # A CUDA graph of the next step would write over them.
+            weight_maps={} if skipped else {name: m.detach().clone() for name, m in maps.items() if m is not None},
             settings=settings,
             decision=decision,
         )
