@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from aqr.geometry import box_corners, points_in_boxes
+from aqr.synth.presets import PRESETS, PresetName, scene_names
+from aqr.synth.recorder import draw, keyframe_us
+from aqr.synth.scene import lidar_boxes
+from aqr.synth.sensors import HostSensors, SceneJob
 from aqr.synth.street import KERB, Layout, draw_layout
 from aqr.synth.traffic import STEP, Traffic, populate
-from aqr.taxonomy import CLASS_RANGE
+from aqr.taxonomy import CLASS_RANGE, CLASSES
 
 DURATION = 4.5
 SEEDS = range(12)
@@ -92,3 +96,27 @@ def test_every_class_comes_near(seed: int) -> None:
 
 def test_all_plans_occur() -> None:
     assert {town(seed)[1].plan for seed in SEEDS} == {"cruise", "stop", "turn"}
+
+
+@pytest.mark.parametrize("preset", list(PRESETS))
+def test_a_scene_for_validation_shows_every_class_to_the_lidar_where_it_is_scored(preset: PresetName) -> None:
+    size = PRESETS[preset]
+    job = SceneJob(scene_names(size.scenes, None)[1][-1], 0, size)
+    stage, rig = draw(job)
+    sensors = HostSensors(job, stage, rig)
+    unseen = set(CLASSES)
+    for k in range(size.keyframes):
+        time_us = keyframe_us(k)
+        moment, ego = stage.at(time_us * 1e-6), stage.ego(time_us * 1e-6)
+        distance = np.hypot(*(moment.poses[:, :2] - ego.translation[:2]).T)
+        (points,) = sensors.sweeps([time_us])
+        boxes = lidar_boxes(stage, moment, time_us * 1e-6)
+        counts = points_in_boxes(points[np.hypot(points[:, 0], points[:, 1]) > 1], boxes).sum(axis=1)
+        unseen -= {
+            actor.name
+            for actor, metres, count in zip(stage.traffic.actors, distance, counts, strict=True)
+            if count and metres < CLASS_RANGE[actor.name]
+        }
+        if not unseen:
+            return
+    raise AssertionError(f"never seen: {unseen}")
