@@ -180,6 +180,20 @@ def test_too_little_memory_for_the_workers_is_one_sentence(tmp_path: Path, monke
         write_world(tmp_path, scenes=1, preset="tiny", workers=1)
 
 
+def test_two_runs_do_not_write_one_folder_at_once(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def progress(done: int, total: int) -> None:
+        if done < total:
+            with pytest.raises(InputError, match="another process is writing there; wait until it has ended") as caught:
+                write_world(tmp_path, scenes=1, preset="tiny", workers=1)
+            said.append(str(caught.value))
+
+    write_world(tmp_path, scenes=1, preset="tiny", workers=1, progress=progress)
+    assert said
+    write_world(tmp_path, scenes=1, preset="tiny", workers=1)
+
+
 def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="cannot be written"):

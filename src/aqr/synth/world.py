@@ -8,6 +8,7 @@ same settings goes on where the first one stopped.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from queue import Empty, Queue
@@ -93,10 +94,12 @@ def write_world(
     if weather:
         settings["weather"] = list(weather)
     try:
-        _open(out, version, settings)
-        if not (out / version).exists():
-            _record_all(jobs, out, workers or _most_workers(devices), devices, progress)
-            _publish(jobs, out, version)
+        out.mkdir(parents=True, exist_ok=True)
+        with _alone(out):
+            _open(out, version, settings)
+            if not (out / version).exists():
+                _record_all(jobs, out, workers or _most_workers(devices), devices, progress)
+                _publish(jobs, out, version)
     except OSError as error:
         raise _unwritable(out, error) from error
     if progress is not None:
@@ -112,9 +115,24 @@ def _unwritable(out: Path, error: OSError) -> InputError:
     return InputError(f"{where}: cannot be written ({error.strerror}); choose a folder that can be written")
 
 
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep other processes from writing a folder at the same time; the system lets go of it when this one dies."""
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{out}: another process is writing there; wait until it has ended") from None
+        except OSError:  # some network file systems have no locks
+            pass
+        yield
+    finally:
+        os.close(folder)
+
+
 def _open(out: Path, version: str, settings: dict[str, Any]) -> None:
     """Claim a folder for a world, or find that it already holds this one."""
-    out.mkdir(parents=True, exist_ok=True)
     marker = out / _SETTINGS
     if not marker.exists():
         foreign = next((entry for entry in sorted(out.iterdir()) if not entry.name.startswith(".")), None)
