@@ -149,14 +149,26 @@ class GraphedDetector:
     def _capture(self, device: torch.device) -> None:
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                self._run()
-        torch.cuda.current_stream(device).wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        # The default stream of a capture is one of the GPU that was current when the first graph was made.
-        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
-            self._found = self._run()
+        with _timed_convolutions():
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UPS):
+                    self._run()
+            torch.cuda.current_stream(device).wait_stream(stream)
+            self._graph = torch.cuda.CUDAGraph()
+            # The default stream of a capture is one of the GPU that was current when the first graph was made.
+            with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+                self._found = self._run()
+
+
+@contextlib.contextmanager
+def _timed_convolutions() -> Iterator[None]:
+    """Let cuDNN try its algorithms and take the fastest one; the shapes never change."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextlib.contextmanager
