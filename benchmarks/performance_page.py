@@ -45,9 +45,12 @@ def blocks(bench: dict[str, Any] | None, ddp: dict[str, Any] | None, data: dict[
     found: dict[str, str] = {}
     aimed = []
     for name, section in ({} if bench is None else bench["sections"]).items():
-        rows = [row_cells(row) for row in section["rows"]]
+        rows, columns = [row_cells(row) for row in section["rows"]], heading
+        if name == "growth":
+            rows = [[what, value, row["note"]] for (what, value, *_), row in zip(rows, section["rows"], strict=True)]
+            columns = ["what", "median", "peak memory"]
         remarks = "".join(f"\n{remark}\n" for remark in section["remarks"])
-        found[name] = f"**{section['title']}**\n\n{table(heading, rows)}{remarks}"
+        found[name] = f"**{section['title']}**\n\n{table(columns, rows)}{remarks}"
         if name not in ("accuracy", "loop"):
             aimed += [row_cells(row) for row in section["rows"] if row["target"] is not None]
     if bench is not None:

@@ -22,7 +22,8 @@ RED: Final = "#b23a48"
 GREY: Final = "0.55"
 LIDAR_COLOR: Final = "#0b5c8a"
 CAMERA_COLOR: Final = "#d98c1f"
-TICKS: Final = (0.1, 0.2, 0.5, 0.8, 1.0, 1.25, 2.0, 5.0, 10.0)
+TICKS: Final = (1.01, 1.02, 1.05, 1.1, 1.25, 1.5, 2.0, 5.0, 10.0, 20.0)
+"""Factors that may be marked above and below 1."""
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -99,7 +100,7 @@ def draw_weights(weights: dict[str, Any], arms: Sequence[str], path: Path) -> No
     axes = figure.subplots(len(shown), len(panels), squeeze=False, sharex="col", width_ratios=widths)
     for row, arm in enumerate(shown):
         of_arm = weights[arm]
-        limit = 1.05
+        limit = 1.02
         for column, (kind, names) in enumerate(panels):
             pairs = [
                 of_arm[name]["all"]["all"] if kind == "failure" else of_arm[CLEAN][kind].get(name, (np.nan, np.nan))
@@ -112,9 +113,6 @@ def draw_weights(weights: dict[str, Any], arms: Sequence[str], path: Path) -> No
             ax.vlines(range(len(names)), lidar, camera, color="0.7", linewidth=1, zorder=0)
             ax.axhline(1.0, color="0.6", linewidth=0.7)
             ax.set_yscale("log")
-            ax.yaxis.set_major_locator(FixedLocator(TICKS))
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            ax.yaxis.set_minor_locator(NullLocator())
             ax.grid(axis="y", color="0.92")
             ax.set_xlim(-0.6, len(names) - 0.4)
             limit = max(limit, float(np.nanmax(np.maximum([lidar, camera], 1 / np.array([lidar, camera])))))
@@ -124,7 +122,17 @@ def draw_weights(weights: dict[str, Any], arms: Sequence[str], path: Path) -> No
             if row == 0:
                 ax.set_title("failure, severity 3" if kind == "failure" else kind, fontsize=9)
         for ax in axes[row]:
-            ax.set_ylim(1 / (1.1 * limit), 1.1 * limit)
+            ax.set_ylim(limit**-1.15, limit**1.15)
+            ax.yaxis.set_major_locator(FixedLocator(_ticks(limit)))
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+            ax.yaxis.set_minor_locator(NullLocator())
         axes[row][0].set_ylabel(f"{arm}\nweight", fontsize=8)
     axes[0][0].legend(fontsize=8, loc="lower left", ncols=2, frameon=False)
     _save(figure, path)
+
+
+def _ticks(limit: float) -> list[float]:
+    """1, the largest factor within the limit and one about halfway to it, and their inverses."""
+    far = max((factor for factor in TICKS if factor <= limit**1.1), default=TICKS[0])
+    near = max((factor for factor in TICKS if factor <= far**0.6), default=1.0)
+    return sorted({1.0, far, near, 1 / far, 1 / near})

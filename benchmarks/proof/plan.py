@@ -116,13 +116,6 @@ class Place:
         return self.work / "cache" / name
 
 
-IMAGES: Final = (
-    "detector.image.out_stride=8",
-    "detector.image.depth_bins=40",
-    "detector.image.options={embedding_size: 32, hidden_sizes: [40, 80, 128, 192], depths: [1, 2, 2, 2]}",
-)
-"""Cameras that are worth something by themselves need more than the demo's detector has."""
-
 SHRUNK: Final = (
     "data.image.size=[64, 160]",
     "detector.hidden_dim=32",
@@ -154,7 +147,7 @@ def config(place: Place, seed: int = 0, **sections: dict[str, Any]) -> Config:
     augmentation = [
         {"name": kind.name, "probability": OTHER_FAILURES} for kind in KINDS if kind.name not in ("lidar_drop",)
     ]
-    base = configuration.load(SMALL_DETECTOR, (*IMAGES, *(SHRUNK if place.scale.small else ()))).model_dump()
+    base = configuration.load(SMALL_DETECTOR, SHRUNK if place.scale.small else ()).model_dump()
     changes: dict[str, Any] = {
         "data": {
             "root": place.world,

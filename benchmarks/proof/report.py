@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 from benchmarks.proof.arms import ARMS, BASELINE, ORIGINAL
 from benchmarks.proof.base import BATCHES_PER_STEP
 from benchmarks.proof.compare import Comparison
-from benchmarks.proof.figures import CLEAN, FAILURES, GROUPS, Difference
+from benchmarks.proof.figures import CLEAN, FAILURES, GROUPS, Difference, figures
 from benchmarks.proof.finetune import SCRATCH_BATCHES
 from benchmarks.proof.pictures import draw_differences, draw_failures, draw_weights
-from benchmarks.proof.plan import CAMERA_DROPOUT, FULL, LIDAR_DROPOUT, OTHER_FAILURES, PILOT, SCRATCH, TEST
+from benchmarks.proof.plan import (
+    CAMERA_DROPOUT,
+    FULL,
+    LIDAR_DROPOUT,
+    OTHER_FAILURES,
+    PILOT,
+    SCRATCH,
+    TEST,
+    conditions,
+    name_of,
+)
 
 from aqr.data.failures.catalogue import CAMERA, KINDS, LIDAR
 from aqr.files import replacing
@@ -21,6 +32,10 @@ CLEAN_TARGET: Final = -0.003
 FAILURE_TARGET: Final = 0.03
 SENSOR_TARGET: Final = 0.05
 BASE_TARGET: Final = 0.45
+MOVES: Final = 1.05
+"""Factor from which on a change of weights counts."""
+NO_LIDAR: Final = "lidar_drop-3"
+NO_CAMERA: Final = "missing_camera-3"
 
 
 def write_report(results: Path, page: Path) -> None:
@@ -40,8 +55,9 @@ def write_report(results: Path, page: Path) -> None:
     scratch = Comparison.read(results, SCRATCH)
     sections = [_question(), _answer(comparison, chosen), _method(comparison, scratch), _base(comparison)]
     if len(comparison.arms) > 1:
-        sections += [_arms(comparison, chosen), _failures(comparison, chosen), _faults(comparison)]
-        sections += [_scratch(scratch), _weights(comparison)]
+        sections += [_arms(comparison, chosen), _failures(comparison, chosen), _headroom(comparison)]
+        sections += [_faults(comparison)]
+        sections += [_scratch(scratch), _weights(comparison, chosen)]
     sections += [_limits(), _again()]
     with replacing(page) as partial:
         partial.write_text("\n".join(section for section in sections if section), encoding="utf-8")
@@ -108,6 +124,16 @@ On the test split it is {verdict}:
 
 The aim was a clean mAP whose interval does not fall below {points(CLEAN_TARGET)} and at least
 {points(FAILURE_TARGET)} over failures: {_reached(reached)}.
+{_consequence(better)}"""
+
+
+def _consequence(better: bool) -> str:
+    if better:
+        return ""
+    return """
+No form of AQR beats the detector without it here, and the mended ones cost nothing either. So the default stays
+`sigmoid` behind a gate that starts at zero: it cannot begin worse than the detector that it is put into, and it is the
+form that the name stands for. The others are settings (`aqr.parameterisation`, `aqr.target`, `detector.loss.solo`).
 """
 
 
@@ -124,7 +150,7 @@ def _method(comparison: Comparison, scratch: Comparison) -> str:
   scenes {FULL.pilot_scenes} are the pilot split, on which arms and settings are chosen; the others are the test split,
   on which no choice is made and to which all figures below belong. One keyframe in {FULL.every} is scored.
 - **Failures in training**, the same for the base and for every arm: {LIDAR_DROPOUT:.0%} of the samples without LiDAR,
-  {CAMERA_DROPOUT:.0%} with black images, {OTHER_FAILURES:.0%} with each of the other [failures](failures.md) at a
+  {CAMERA_DROPOUT:.0%} with black images, {OTHER_FAILURES:.1%} with each of the other [failures](failures.md) at a
   severity drawn at random; {others:.0%} show none.
 - **Detector**: the small one of `aqr demo` (images 96 × 256 in cells of 8 pixels that say their depth, BEV 96 × 96, 225
   queries, 3 layers).
@@ -139,22 +165,24 @@ def _method(comparison: Comparison, scratch: Comparison) -> str:
 
 def _base(comparison: Comparison) -> str:
     base = comparison.base
-    if TEST not in base:
+    if not base:
         return ""
-    scores = base[TEST]["mAP"]
-    clean, no_lidar, no_camera = (scores[name] for name in (CLEAN, "lidar_drop-3", "missing_camera-3"))
+    split = TEST if TEST in base else PILOT
+    scores = base[split]["mAP"]
+    clean, no_lidar, no_camera = (scores[name] for name in (CLEAN, NO_LIDAR, NO_CAMERA))
     both = min(clean - no_lidar, clean - no_camera) >= SENSOR_TARGET
     lines = [
         "## The base",
         "",
         f"Random weights, {base['effort']['steps']:,} steps of {BATCHES_PER_STEP * FULL.batch_size} in "
-        f"{base['effort']['seconds'] / 60:.1f} minutes, without AQR:",
+        f"{base['effort']['seconds'] / 60:.1f} minutes, without AQR. "
+        f"Scored on the {split} split ({base.get('scored_on', {}).get(split, base['device'])}):",
         "",
         "| sensors | mAP | NDS |",
         "|---|---|---|",
     ]
-    for says, name in (("both", CLEAN), ("no LiDAR", "lidar_drop-3"), ("no camera", "missing_camera-3")):
-        lines.append(f"| {says} | {scores[name]:.3f} | {base[TEST]['NDS'][name]:.3f} |")
+    for says, name in (("both", CLEAN), ("no LiDAR", NO_LIDAR), ("no camera", NO_CAMERA)):
+        lines.append(f"| {says} | {scores[name]:.3f} | {base[split]['NDS'][name]:.3f} |")
     lines += [
         "",
         f"Asked for were {BASE_TARGET} mAP ({_reached(clean >= BASE_TARGET)}) and a loss of at least "
@@ -219,6 +247,32 @@ def _failures(comparison: Comparison, chosen: str | None) -> str:
     return "\n".join(lines)
 
 
+def _headroom(comparison: Comparison) -> str:
+    runs = [run[TEST]["mAP"] for run in comparison.runs if run["arm"] == BASELINE]
+    both = {name: float(np.mean([run[name] for run in runs])) for name in runs[0]}
+    intact = {kind.name: both[NO_LIDAR if kind.needs == (LIDAR,) else NO_CAMERA] for kind in KINDS}
+    best = {
+        name_of(condition): max(both[name_of(condition)], intact[condition.name] if condition is not None else 0.0)
+        for condition in conditions()
+    }
+    names = list(both)
+    reached, possible = (figures(names, np.array([scores[name] for name in names])) for scores in (both, best))
+    gains = {kind.name: float(possible[kind.name] - reached[kind.name]) for kind in KINDS}
+    listed = ", ".join(f"{points(gain)} under {name}" for name, gain in gains.items() if gain > 0) or "none anywhere"
+    return f"""## How much choosing a sensor could gain
+
+Without AQR, intact LiDAR alone reaches {both[NO_CAMERA]:.3f} mAP (cameras gone), intact cameras alone
+{both[NO_LIDAR]:.3f} (LiDAR gone). Suppose that somebody who knows which failure, at which severity, is at hand hides
+the failing sensor wherever the other one alone does better than both. The mean over failures would gain
+{points(float(possible[FAILURES] - reached[FAILURES]))} points: {listed}.
+
+Everywhere else the detector that was trained with failures already draws more from a failing sensor than it would win
+by not looking. A router that says which sensor to trust has next to nothing to add to that in this world, whatever its
+form: a choice per sample cannot reach {points(FAILURE_TARGET)}. A choice per object could gain more; nothing here
+measures how much.
+"""
+
+
 def _faults(comparison: Comparison) -> str:
     mended = [arm for arm in comparison.arms if ARMS[arm].beside == ORIGINAL]
     if ORIGINAL not in comparison.arms:
@@ -268,8 +322,9 @@ def _scratch(scratch: Comparison) -> str:
     return "\n".join([*lines, "", "mAP points against no AQR with the same seed.", ""])
 
 
-def _weights(comparison: Comparison) -> str:
-    if not comparison.weights:
+def _weights(comparison: Comparison, chosen: str | None) -> str:
+    shown = {arm: comparison.weights[arm] for arm in shown_weights(comparison, chosen) if arm in comparison.weights}
+    if not shown:
         return ""
     return """## What the weights mean
 
@@ -278,7 +333,26 @@ def _weights(comparison: Comparison) -> str:
 Geometric means over the queries of all test samples, one seed. A query counts for a class where an object of that class
 stands within 4 m of its reference point. Weights of `sigmoid` arms lie in (0, 1); those of the others are 1 where the
 router has no preference. A router that works shows it where a sensor is gone: the other one's weight is the larger.
-"""
+
+What LiDAR weighs for every 1 that the camera weighs; changes of less than 5 % do not count:
+
+| arm | nothing fails | LiDAR gone | cameras gone | moves as it should |
+|---|---|---|---|---|
+""" + "\n".join([*(_leaning(arm, of_arm) for arm, of_arm in shown.items()), ""])
+
+
+def _moves(right: list[str], wrong: list[str]) -> list[str]:
+    return [f"{word} with {says}" for word, found in (("yes", right), ("no, the other way", wrong)) for says in found]
+
+
+def _leaning(arm: str, of_arm: dict[str, Any]) -> str:
+    pairs = (of_arm[name]["all"]["all"] for name in (CLEAN, NO_LIDAR, NO_CAMERA))
+    clean, no_lidar, no_camera = (lidar / camera for lidar, camera in pairs)
+    ratios = {"LiDAR gone": clean / no_lidar, "cameras gone": no_camera / clean}
+    right = [says for says, ratio in ratios.items() if ratio > MOVES]
+    wrong = [says for says, ratio in ratios.items() if ratio < 1 / MOVES]
+    moves = "hardly moves" if not right + wrong else "yes" if len(right) == 2 else f"{'; '.join(_moves(right, wrong))}"
+    return f"| {arm} | {clean:.2f} | {no_lidar:.2f} | {no_camera:.2f} | {moves} |"
 
 
 def _limits() -> str:
