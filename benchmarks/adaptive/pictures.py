@@ -8,8 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 from benchmarks.proof.figures import Difference
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from aqr.analysis.studied import CLAMP, RESIDUAL, Studied
 from aqr.config import PRESETS
@@ -42,7 +44,7 @@ def draw_curves(curves: Mapping[str, Any], bands: Mapping[str, tuple[float, floa
                 strict=True,
             ):
                 ax.plot(curve["step"], values, color=color, linewidth=1.3, alpha=0.85, label=name)
-    for low, high in bands.values():
+    for low, high in {bands[name] for name in names if name in bands}:
         axes[0].axhspan(100 * low, 100 * high, color=GREEN, alpha=0.12, linewidth=0)
     for ax, label in zip(axes, ("change of image features, %", "residual_weight", "max_weight_clamp"), strict=True):
         ax.set_ylabel(label)
@@ -78,9 +80,13 @@ def draw_classes(rows: Mapping[str, Mapping[str, Difference | None]], path: Path
 
 
 def draw_surface(studied: Studied, path: Path) -> None:
-    """The surface over residual and clamp, and over the two gains, for every objective; the rest at the optimum."""
+    """The surface over residual and clamp, and over the two gains, of objectives that it explains; the rest at the best."""
     study = studied.study
-    surfaces = {name: surface for name, surface in studied.surfaces.items() if surface is not None}
+    surfaces = {
+        name: surface
+        for name, surface in studied.surfaces.items()
+        if surface is not None and surface.explained is not None and surface.explained > 0
+    }
     if not surfaces:
         return
     ranges = [axis for axis in study.axes if not axis.choices]
@@ -102,6 +108,7 @@ def draw_surface(studied: Studied, path: Path) -> None:
                 [trial.params[y.key] for trial in study.complete],
                 c=scores,
                 cmap="Blues",
+                norm=shown.norm,
                 edgecolors="0.2",
                 s=26,
                 linewidths=0.7,
@@ -116,10 +123,19 @@ def draw_surface(studied: Studied, path: Path) -> None:
                     ax.annotate(name, (residual, clamp), xytext=(4, 4), textcoords="offset points", fontsize=9)
             if x.log:
                 ax.set_xscale("log")
+                _plain(ax.xaxis)
             if y.log:
                 ax.set_yscale("log")
+                _plain(ax.yaxis)
             ax.set_xlabel(x.label)
             ax.set_ylabel(y.label)
             explained = "" if surface.explained is None else f", R² {surface.explained:.2f}"
             ax.set_title(f"{objective}{explained}", fontsize=10)
     _save(figure, path)
+
+
+def _plain(axis: Axis) -> None:
+    """Numbers as people write them on a short logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())

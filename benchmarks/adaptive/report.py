@@ -83,7 +83,9 @@ def write_report(results: Path, page: Path) -> None:
     """
     found = Results(results)
     stem = page.with_suffix("")
-    parts = [_setting(found), _moving(found), _classes(found)]
+    studies = {name: results / name for name in ("study", "study-test") if (results / name / "study.json").is_file()}
+    studied = {name: examine(read_study(folder)) for name, folder in studies.items()}
+    parts = [_setting(found), _verdict(found, studied.get("study-test")), _moving(found), _classes(found)]
     if found.curves:
         draw_curves(found.curves, BAND, Path(f"{stem}-controller.png"))
     if any(name in found.arms for name in BY_CLASS):
@@ -97,11 +99,10 @@ def write_report(results: Path, page: Path) -> None:
         ("study", f"the {PILOT} split, which the search saw"),
         ("study-test", f"the {TEST} split, which it did not"),
     ):
-        if (results / folder / "study.json").is_file():
-            studied = examine(read_study(results / folder))
-            parts.append(_study(studied, says))
-            if folder == "study" and any(studied.surfaces.values()):
-                draw_surface(studied, Path(f"{stem}-surface.png"))
+        if folder in studied:
+            parts.append(_study(studied[folder], says))
+            if folder == "study" and any(studied[folder].surfaces.values()):
+                draw_surface(studied[folder], Path(f"{stem}-surface.png"))
                 parts.append("![response surface](adaptive-surface.png)\n")
     text = page.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
@@ -131,6 +132,45 @@ def _setting(found: Results) -> str:
         "shared it. Scores are mAP points on the test split with nothing failing; intervals are 95 % for other seeds "
         "and other scenes.\n"
     )
+
+
+def _verdict(found: Results, tested: Studied | None) -> str:
+    """Whether each of the three helps, by the intervals alone."""
+    lines = ["### Do they help?", ""]
+    controlled = found.difference("controlled", "mAP") if "controlled" in found.arms else None
+    if controlled is not None:
+        _, inside, turns, _ = _course(found, "controlled")
+        lines.append(
+            f"- **Controller**: it holds the change inside its band ({inside} of the second half, turns of the "
+            f"residual: {turns}). {_helps(controlled.low, controlled.high)}: {_interval(controlled)} mAP points against the "
+            "fixed setting that it starts from."
+        )
+    by_class = [found.difference(name, figure) for name in BY_CLASS if name in found.arms for figure in SMALL]
+    known = [one for one in by_class if one is not None and not math.isnan(one.low)]
+    if known:
+        better, worse = sum(one.low > 0 for one in known), sum(one.high < 0 for one in known)
+        lines.append(
+            f"- **Residual by class**: of {len(known)} comparisons of a small class with the uniform residual {better} "
+            f"are better and {worse} worse by more than chance."
+        )
+    if tested is not None:
+        for objective, surface in tested.surfaces.items():
+            if surface is None or surface.explained is None or surface.explained <= 0:
+                continue
+            sure = [one for one in tested.versus[objective] if one.interval is not None]
+            beaten = [one.name for one in sure if one.interval is not None and one.interval[0] > 0]
+            lines.append(
+                f"- **Search**: on the {TEST} split, which it did not see, the best place of the surface beats "
+                f"{' and '.join(beaten) if beaten else 'none of ' + ', '.join(one.name for one in sure)} in {objective} "
+                "by more than chance."
+            )
+    return "\n".join([*lines, "", "What does not help stays off by default.", ""])
+
+
+def _helps(low: float, high: float) -> str:
+    if math.isnan(low):
+        return "One seed says nothing of whether it helps"
+    return "It helps" if low > 0 else "It harms" if high < 0 else "Whether it helps cannot be told from chance"
 
 
 def _moving(found: Results) -> str:
@@ -205,7 +245,16 @@ def _study(studied: Studied, says: str) -> str:
         if surface is None:
             lines.append(f"- {objective}: too few trials for a response surface.")
             continue
-        explained = "–" if surface.explained is None else f"{surface.explained:.2f}"
+        if surface.explained is None or surface.explained <= 0:
+            told = "–" if surface.explained is None else f"{surface.explained:.2f}"
+            lines.append(
+                f"- **{objective}**: its response surface predicts a trial from the others no better than their mean "
+                f"does (leave-one-out R² {told}), so it has no optimum worth naming. Trials lie between "
+                f"{min(trial.values[objective] for trial in study.complete):.4f} and "
+                f"{max(trial.values[objective] for trial in study.complete):.4f}."
+            )
+            continue
+        explained = f"{surface.explained:.2f}"
         places = "; ".join(
             f"{key.rpartition('.')[2]} {where[0]:.3g} to {where[1]:.3g}"
             for key, where in surface.intervals.items()

@@ -124,10 +124,10 @@ def draw_weights(weights: dict[str, Any], arms: Sequence[str], path: Path) -> No
         for ax in axes[row]:
             ax.set_ylim(limit**-1.15, limit**1.15)
             ax.yaxis.set_major_locator(FixedLocator(_ticks(limit)))
-            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+            ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
             ax.yaxis.set_minor_locator(NullLocator())
         axes[row][0].set_ylabel(f"{arm}\nweight", fontsize=8)
-    axes[0][0].legend(fontsize=8, loc="lower left", ncols=2, frameon=False)
+    axes[0][0].legend(fontsize=8, loc="upper left", ncols=2, frameon=False)
     _save(figure, path)
 
 
