@@ -142,8 +142,8 @@ def _verdict(found: Results, tested: Studied | None) -> str:
         _, inside, turns, _ = _course(found, "controlled")
         lines.append(
             f"- **Controller**: it holds the change inside its band ({inside} of the second half, turns of the "
-            f"residual: {turns}). {_helps(controlled.low, controlled.high)}: {_interval(controlled)} mAP points against the "
-            "fixed setting that it starts from."
+            f"residual: {turns}). {_helps(controlled.low, controlled.high)}: {_interval(controlled)} mAP points against "
+            "the fixed setting that it starts from."
         )
     by_class = [found.difference(name, figure) for name in BY_CLASS if name in found.arms for figure in SMALL]
     known = [one for one in by_class if one is not None and not math.isnan(one.low)]
@@ -159,10 +159,10 @@ def _verdict(found: Results, tested: Studied | None) -> str:
                 continue
             sure = [one for one in tested.versus[objective] if one.interval is not None]
             beaten = [one.name for one in sure if one.interval is not None and one.interval[0] > 0]
+            says = " and ".join(beaten) if beaten else f"none of {', '.join(one.name for one in sure)}"
             lines.append(
                 f"- **Search**: on the {TEST} split, which it did not see, the best place of the surface beats "
-                f"{' and '.join(beaten) if beaten else 'none of ' + ', '.join(one.name for one in sure)} in {objective} "
-                "by more than chance."
+                f"{says} in {objective} by more than chance."
             )
     return "\n".join([*lines, "", "What does not help stays off by default.", ""])
 
