@@ -80,7 +80,7 @@ def draw_classes(rows: Mapping[str, Mapping[str, Difference | None]], path: Path
 
 
 def draw_surface(studied: Studied, path: Path) -> None:
-    """The surface over residual and clamp, and over the two gains, of what it explains; other settings at their best."""
+    """The surface over residual and clamp, and over the two gains, of what it explains; the rest at its best."""
     study = studied.study
     surfaces = {
         name: surface

@@ -142,8 +142,8 @@ def _verdict(found: Results, tested: Studied | None) -> str:
         _, inside, turns, _ = _course(found, "controlled")
         lines.append(
             f"- **Controller**: it holds the change inside its band ({inside} of the second half, turns of the "
-            f"residual: {turns}). {_helps(controlled.low, controlled.high)}: {_interval(controlled)} mAP points against "
-            "the fixed setting that it starts from."
+            f"residual: {turns}). {_helps(controlled.low, controlled.high)}: {_interval(controlled)} mAP points "
+            "against the fixed setting that it starts from."
         )
     by_class = [found.difference(name, figure) for name in BY_CLASS if name in found.arms for figure in SMALL]
     known = [one for one in by_class if one is not None and not math.isnan(one.low)]

@@ -112,7 +112,7 @@ class _PillarMax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, index: Tensor, cells: int) -> Tensor:
-        """Non-negative values [P, C] of the pillars index [P] to [cells, C]; the SPARE pillars after these are dropped."""
+        """Non-negative values [P, C] of the pillars index [P] to [cells, C]; SPARE pillars after these are dropped."""
         rows = index[:, None].expand_as(values)
         grid = values.new_zeros(cells + SPARE, values.shape[1]).scatter_reduce_(0, rows, values, "amax")
         if ctx.needs_input_grad[0]:
