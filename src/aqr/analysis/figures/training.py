@@ -9,7 +9,7 @@ from typing import Any, Final
 from aqr.analysis.figures.figure import Colours, Figure, Runs, layout_of, line_of, series_of
 from aqr.analysis.language import Translator, text
 
-_PANELS: Final = 6
+_PANELS: Final = 8
 
 
 def losses(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator) -> Figure | None:
