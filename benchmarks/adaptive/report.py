@@ -21,7 +21,8 @@ from aqr.files import replacing
 
 BEGIN: Final = "<!-- results: written by python -m benchmarks.adaptive report -->"
 END: Final = "<!-- end of results -->"
-MOVING: Final = ("controlled", "controlled-far", "controlled-low", "out-of-reach", "warm-up", "cosine")
+SCHEDULED: Final = ("warm-up", "cosine")
+MOVING: Final = ("controlled", "controlled-far", "controlled-low", "out-of-reach", *SCHEDULED)
 BY_CLASS: Final = ("by-class-alike", "by-class-careful", "by-class-bold")
 BAND: Final = {
     "controlled": (0.25, 0.30),
@@ -129,13 +130,13 @@ def _setting(found: Results) -> str:
     return (
         f"{len(found.runs)} fine-tunings of {steps} steps × {FULL.batch_size} from the base detector of "
         f"[proof.md](proof.md), on {devices}, {found.seconds() / 3600:.2f} hours of training over all processes that "
-        "shared it. Scores are mAP points on the test split with nothing failing; intervals are 95 % for other seeds "
+        "shared it, without the trials of the search. Scores are mAP points on the test split with nothing failing; intervals are 95 % for other seeds "
         "and other scenes.\n"
     )
 
 
 def _verdict(found: Results, tested: Studied | None) -> str:
-    """Whether each of the three helps, by the intervals alone."""
+    """Whether each of them helps, by the intervals alone."""
     lines = ["### Do they help?", ""]
     controlled = found.difference("controlled", "mAP") if "controlled" in found.arms else None
     if controlled is not None:
@@ -143,8 +144,10 @@ def _verdict(found: Results, tested: Studied | None) -> str:
         lines.append(
             f"- **Controller**: it holds the change inside its band ({inside} of the second half, turns of the "
             f"residual: {turns}). {_helps(controlled.low, controlled.high)}: {_interval(controlled)} mAP points "
-            "against the fixed setting that it starts from."
+            f"against the fixed setting that it starts from ({controlled.seeds} seed{'s' * (controlled.seeds != 1)})."
         )
+    if not any(name in found.arms for name in SCHEDULED):
+        lines.append("- **Schedule**: not measured.")
     by_class = [found.difference(name, figure) for name in BY_CLASS if name in found.arms for figure in SMALL]
     known = [one for one in by_class if one is not None and not math.isnan(one.low)]
     if known:
@@ -161,8 +164,8 @@ def _verdict(found: Results, tested: Studied | None) -> str:
             beaten = [one.name for one in sure if one.interval is not None and one.interval[0] > 0]
             says = " and ".join(beaten) if beaten else f"none of {', '.join(one.name for one in sure)}"
             lines.append(
-                f"- **Search**: on the {TEST} split, which it did not see, the best place of the surface beats "
-                f"{says} in {objective} by more than chance."
+                f"- **Search**: scored anew on the {TEST} split, which the search did not see, even the best place of "
+                f"the surface through those scores beats {says} in {objective} by more than chance."
             )
     return "\n".join([*lines, "", "What does not help stays off by default.", ""])
 

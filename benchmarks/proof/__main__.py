@@ -29,7 +29,9 @@ def main() -> int:
         "stage",
         choices=("data", "base", "arms", "scratch", "lease-base", "lease-arms", "lease-scratch", "collect", "report"),
     )
-    parser.add_argument("--work", type=Path, default=Path("/tmp/proof"), help="synthetic world and caches (30 GB)")
+    parser.add_argument(
+        "--work", type=Path, default=Path("/tmp/proof"), help="synthetic world and caches (about 45 GB)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="results")
     parser.add_argument("--toy", action="store_true", help="a size that a CPU can do in minutes")
     parser.add_argument("--base-steps", type=int, default=None, help="steps from random weights")
@@ -48,6 +50,16 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=None, help="base: for training; others: for everything")
     parser.add_argument("--home", type=Path, default=None, help="lease-*: folder for the few files to bring home")
     arguments = parser.parse_args()
+    if arguments.seconds is None and arguments.stage in (
+        "arms",
+        "scratch",
+        "lease-base",
+        "lease-arms",
+        "lease-scratch",
+    ):
+        parser.error("--seconds: say how long the stage may take")
+    if arguments.stage == "collect" and arguments.raw is None:
+        parser.error("--raw: name the folder that was --out of the runs")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     scale = TOY if arguments.toy else FULL
     scale = replace(

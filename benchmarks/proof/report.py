@@ -124,16 +124,28 @@ On the test split it is {verdict}:
 
 The aim was a clean mAP whose interval does not fall below {points(CLEAN_TARGET)} and at least
 {points(FAILURE_TARGET)} over failures: {_reached(reached)}.
-{_consequence(better)}"""
+{"" if alone else _consequence(comparison)}"""
 
 
-def _consequence(better: bool) -> str:
-    if better:
+def _consequence(comparison: Comparison) -> str:
+    forms = [arm for arm in comparison.arms if ARMS[arm].candidate]
+    found = {figure: {arm: comparison.difference(arm, figure) for arm in forms} for figure in (CLEAN, FAILURES)}
+    known = {figure: {arm: one for arm, one in of_arm.items() if one is not None} for figure, of_arm in found.items()}
+    if any(one.low > 0 for of_arm in known.values() for one in of_arm.values()):
         return ""
-    return """
-No form of AQR beats the detector without it here, and the mended ones cost nothing either. So the default stays
-`sigmoid` behind a gate that starts at zero: it cannot begin worse than the detector that it is put into, and it is the
-form that the name stands for. The others are settings (`aqr.parameterisation`, `aqr.target`, `detector.loss.solo`).
+    worse = [arm for arm, one in known[FAILURES].items() if one.high < 0]
+    says = {
+        figure: f"{points(min(one.value for one in of_arm.values()))} to "
+        f"{points(max(one.value for one in of_arm.values()))}"
+        for figure, of_arm in known.items()
+    }
+    harm = f"Worse under failures, by more than chance: {', '.join(worse)}." if worse else "None is worse either."
+    return f"""
+None of {len(forms)} forms of AQR that could be used beats the detector without it here by more than chance, clean or
+over failures: the differences run from {says[CLEAN]} clean and from {says[FAILURES]} over failures.
+{harm} So the default stays `sigmoid` behind a gate
+that starts at zero: it cannot begin worse than the detector that it is put into, and it is the form that the name
+stands for. The others are settings (`aqr.parameterisation`, `aqr.target`, `detector.loss.solo`).
 """
 
 
@@ -148,7 +160,8 @@ def _method(comparison: Comparison, scratch: Comparison) -> str:
 
 - **Data**: `aqr synth`, {FULL.scenes} scenes of the tiny preset. No scene of training is scored. Of the validation
   scenes {FULL.pilot_scenes} are the pilot split, on which arms and settings are chosen; the others are the test split,
-  on which no choice is made and to which all figures below belong. One keyframe in {FULL.every} is scored.
+  on which no arm or setting is chosen and to which all figures below belong (only forms of the base were compared
+  [there](training.md#the-small-detector-and-the-demo)). One keyframe in {FULL.every} is scored.
 - **Failures in training**, the same for the base and for every arm: {LIDAR_DROPOUT:.0%} of the samples without LiDAR,
   {CAMERA_DROPOUT:.0%} with black images, {OTHER_FAILURES:.1%} with each of the other [failures](failures.md) at a
   severity drawn at random; {others:.0%} show none.
@@ -194,11 +207,13 @@ def _base(comparison: Comparison) -> str:
 
 def _arms(comparison: Comparison, chosen: str | None) -> str:
     steps = " or ".join(sorted({f"{run['effort']['steps']:,}" for run in comparison.runs}))
+    before = f" (the base: {comparison.base[TEST]['mAP'][CLEAN]:.3f})" if TEST in comparison.base else ""
     lines = [
         "## The arms",
         "",
         f"Fine-tuned for {steps} steps of {FULL.batch_size} from the base. No AQR: mAP "
-        f"{comparison.mean(BASELINE, CLEAN):.3f} clean, {comparison.mean(BASELINE, FAILURES):.3f} over failures "
+        f"{comparison.mean(BASELINE, CLEAN):.3f} clean{before}, "
+        f"{comparison.mean(BASELINE, FAILURES):.3f} over failures "
         f"(NDS {comparison.mean(BASELINE, CLEAN, 'NDS'):.3f} and {comparison.mean(BASELINE, FAILURES, 'NDS'):.3f}), "
         f"{len(comparison.values(BASELINE))} seeds.",
         "",
@@ -263,13 +278,14 @@ def _headroom(comparison: Comparison) -> str:
 
 Without AQR, intact LiDAR alone reaches {both[NO_CAMERA]:.3f} mAP (cameras gone), intact cameras alone
 {both[NO_LIDAR]:.3f} (LiDAR gone). Suppose that somebody who knows which failure, at which severity, is at hand hides
-the failing sensor wherever the other one alone does better than both. The mean over failures would gain
+the failing sensor (the cameras, where the two are misaligned) from this detector wherever the other one alone does
+better than both. The mean over failures would gain
 {points(float(possible[FAILURES] - reached[FAILURES]))} points: {listed}.
 
-Everywhere else the detector that was trained with failures already draws more from a failing sensor than it would win
-by not looking. A router that says which sensor to trust has next to nothing to add to that in this world, whatever its
-form: a choice per sample cannot reach {points(FAILURE_TARGET)}. A choice per object could gain more; nothing here
-measures how much.
+Everywhere else the detector that was trained with failures scores at least as well with the failing sensor as without
+it. So switching a sensor off by kind and severity of failure cannot bring this detector the {points(FAILURE_TARGET)}
+asked for. Choosing by sample or by object, weights between all and nothing, or a decoder trained for such choices could
+gain more; nothing here measures how much.
 """
 
 
@@ -295,7 +311,12 @@ def _faults(comparison: Comparison) -> str:
             f"| {interval(comparison.difference(arm, FAILURES, ORIGINAL))} |"
             for arm in mended
         ]
-        lines.append("")
+        lines += [
+            "",
+            "The faults act together, so these gains do not add up, and none is the share of one fault in the loss. A",
+            "gate that starts at zero may hide the other faults in so short a training, rather than mend them.",
+            "",
+        ]
     return "\n".join(lines)
 
 
