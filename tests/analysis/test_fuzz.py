@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.analysis.logs import TABLE, debug_block, small_log, train_line
 
@@ -185,6 +185,7 @@ KEYS = [
 
 
 @given(lines=st.lists(st.dictionaries(st.sampled_from(KEYS), JSON_VALUES, max_size=8), min_size=1, max_size=6))
+@example(lines=[dict.fromkeys(("iteration", "loss", "grad_norm", "forward")) | {"seed": "\U00010000"}])
 @FEW
 def test_json_of_any_shape(lines: list[dict[str, object]], tmp_path: Path) -> None:
     text = "\n".join(map(json.dumps, lines)) + "\n"

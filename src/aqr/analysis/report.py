@@ -191,4 +191,5 @@ def _main(runs: Sequence[Run], baseline: Run | None) -> Run:
 
 def _write(path: Path, content: str) -> None:
     with replacing(path) as partial:
-        partial.write_text(content, encoding="utf-8")
+        # YAML lets half a character through ("\ud800"), UTF-8 does not.
+        partial.write_bytes(content.encode("utf-8", "replace"))

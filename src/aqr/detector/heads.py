@@ -16,6 +16,8 @@ from aqr.taxonomy import CLASSES
 HEAD_DIM: Final = 64
 CLASS_PRIOR: Final = -2.19
 """Start of the class bias: a probability of 0.1."""
+PARTS: Final = [3, CODE_DIM - 3, len(CLASSES)]
+"""Widths of what `TaskHeads.read` returns: place, the rest of the box, class logits."""
 FIRST_OFFSET: Final = 0.01
 """Scale of the last weights of centre and height at the start: boxes begin on their reference points."""
 
@@ -96,14 +98,21 @@ class TaskHeads(nn.Module):
         """
         with torch.autocast(states.device.type, enabled=False):
             layers, batch, queries, _ = states.shape
-            found = self._read(states.float().flatten(1, 2)).view(layers, batch, queries, -1)
-            offset, rest, logits = torch.split(found, [3, CODE_DIM - 3, len(CLASSES)], -1)
+            found = self.read(states.float().flatten(1, 2)).view(layers, batch, queries, -1)
+            offset, rest, logits = torch.split(found, PARTS, -1)
             unit = (offset + inverse_sigmoid(reference_points.float())).sigmoid()
             codes = torch.cat([geometry.denormalise(unit, self.pc_range), rest], -1)
         return logits, codes
 
-    def _read(self, states: Tensor) -> Tensor:
-        """[L, N, C] to what all heads say, [L, N, 20], as two products: one small product per head starves a GPU."""
+    def read(self, states: Tensor) -> Tensor:
+        """What all heads say, as two products: one small product per head starves a GPU.
+
+        Args:
+            states: [L, N, C].
+
+        Returns:
+            [L, N, 20]: center 2, height 1, dim 3, rot 2, vel 2, class logits 10; `PARTS` are their groups.
+        """
         heads = [self.center, self.height, self.dim, self.rot, self.vel, self.cls_logits]
         hidden = _product(states, [head.hidden for head in heads])
         normed = F.layer_norm(hidden.view(*hidden.shape[:2], len(heads), HEAD_DIM), (HEAD_DIM,), eps=1e-6).flatten(-2)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aqr import geometry
 from aqr.detector.cmt.position import inverse_sigmoid
-from aqr.detector.heads import TaskHeads
+from aqr.detector.heads import PARTS, TaskHeads
 
 BoxConvention = Literal["mmdet3d-1", "mmdet3d-0"]
 
@@ -64,9 +64,7 @@ class CmtTaskHeads(TaskHeads):
             Class logits [L, B, Q, 10] and `CHANNELS` [L, B, Q, 10].
         """
         shape = states.shape[:3]
-        flat = states.float().nan_to_num().flatten(1, 2)
-        offset = torch.cat([self.center(flat), self.height(flat)], -1).view(*shape, 3)
+        found = self.read(states.float().nan_to_num().flatten(1, 2)).view(*shape, -1)
+        offset, rest, logits = torch.split(found, PARTS, -1)
         unit = (offset + inverse_sigmoid(reference_points.float())).sigmoid()
-        rest = torch.cat([self.dim(flat), self.rot(flat), self.vel(flat)], -1).view(*shape, 7)
-        channels = torch.cat([geometry.denormalise(unit, self.pc_range), rest], -1)
-        return self.cls_logits(flat).view(*shape, -1), channels
+        return logits, torch.cat([geometry.denormalise(unit, self.pc_range), rest], -1)
