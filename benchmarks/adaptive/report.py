@@ -130,8 +130,8 @@ def _setting(found: Results) -> str:
     return (
         f"{len(found.runs)} fine-tunings of {steps} steps × {FULL.batch_size} from the base detector of "
         f"[proof.md](proof.md), on {devices}, {found.seconds() / 3600:.2f} hours of training over all processes that "
-        "shared it, without the trials of the search. Scores are mAP points on the test split with nothing failing; intervals are 95 % for other seeds "
-        "and other scenes.\n"
+        "shared it, without the trials of the search. Scores are mAP points on the test split with nothing failing; "
+        "intervals are 95 % for other seeds and other scenes.\n"
     )
 
 
