@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.adaptive.arms import NAMED_A, SMALL, STRONG, Arm, arms
 from benchmarks.adaptive.collect import CURVES, RUNS
 from benchmarks.adaptive.pictures import draw_classes, draw_curves, draw_surface
+from benchmarks.proof.base import KEY_CONDITIONS
 from benchmarks.proof.figures import Difference, Spread, difference, spread
 from benchmarks.proof.plan import FULL, PILOT, TEST
 
@@ -243,7 +244,12 @@ def _classes(found: Results) -> str:
 
 def _study(studied: Studied, says: str) -> str:
     study = studied.study
-    lines = [f"### The study, scored on {says}\n\n{len(study.complete)} trials.\n"]
+    steps = study.config["train"]["steps"]
+    failing = ", ".join(str(condition) for condition in KEY_CONDITIONS if condition is not None)
+    lines = [
+        f"### The study, scored on {says}\n\n{len(study.complete)} trials of {steps} steps. `resistance` is here the "
+        f"mean NDS under {failing}, over the NDS with nothing failing.\n"
+    ]
     for objective, surface in studied.surfaces.items():
         if surface is None:
             lines.append(f"- {objective}: too few trials for a response surface.")
