@@ -281,6 +281,7 @@ def _study(studied: Studied, says: str) -> str:
         lines.append(
             f"- **{objective}** is highest at {shown_settings(surface.optimum)} (height {surface.value:.4f}); 95 % of "
             f"the resampled optima lie at {places}. Leave-one-out R² {explained}; single trials scatter by "
-            f"{surface.noise:.4f}. What matters: {weights}. Advantage of the optimum over {versus}."
+            f"{surface.noise:.4f}. What matters: {weights}. Advantage of the optimum over the "
+            f"clamps and residuals of {versus}, the gains as at the optimum, which was picked from the same scores."
         )
     return "\n".join(lines) + "\n"

@@ -21,6 +21,7 @@ METRICS: Final = {"mAP": "mean_ap", "NDS": "nds"}
 BASE: Final = "base.json"
 RUNS: Final = {FROM_BASE: "arms.json", SCRATCH: "scratch.json"}
 WEIGHTS: Final = "weights.json"
+COST: Final = "cost.json"
 SHOWN_SEVERITY: Final = "3"
 
 

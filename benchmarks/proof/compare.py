@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from benchmarks.proof.arms import ARMS, BASELINE
-from benchmarks.proof.collect import BASE, RUNS, WEIGHTS
+from benchmarks.proof.collect import BASE, COST, RUNS, WEIGHTS
 from benchmarks.proof.figures import CLEAN, FAILURES, Difference, difference, figures, spread
 from benchmarks.proof.plan import FROM_BASE, PILOT, TEST
 
@@ -27,21 +27,23 @@ class Comparison:
         scene_error: likewise.
         base: `base.json`; empty where there is none.
         weights: of `weights.json`.
+        cost: of `cost.json`, which whoever ran it writes: gpus, minutes, gpu_hours, says; empty where there is none.
     """
 
     runs: list[dict[str, Any]]
     scene_error: dict[str, Any]
     base: dict[str, Any]
     weights: dict[str, Any]
+    cost: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, results: Path, kind: str = FROM_BASE) -> Comparison:
         """From the folder of the small JSON files; runs from the base or from random weights."""
-        arms, base, weights = (
+        arms, base, weights, cost = (
             json.loads((results / name).read_text(encoding="utf-8")) if (results / name).exists() else {}
-            for name in (RUNS[kind], BASE, WEIGHTS)
+            for name in (RUNS[kind], BASE, WEIGHTS, COST)
         )
-        return cls(arms.get("runs", []), arms.get("scene_error", {}), base, weights if kind == FROM_BASE else {})
+        return cls(arms.get("runs", []), arms.get("scene_error", {}), base, weights if kind == FROM_BASE else {}, cost)
 
     @cached_property
     def arms(self) -> list[str]:

@@ -111,7 +111,8 @@ def object_depths(
 ) -> Tensor:
     """Depth of the centre of the nearest object that each cell shows.
 
-    A cell shows an object where its middle lies within the bounds of the object's corners, or the centre lies in it.
+    A cell shows an object where, along each axis, its middle lies within the bounds of the object's corners or the
+    object's centre lies in it: an object thinner than a cell still has a row or a column of them.
 
     Args:
         boxes: [N, 9] of all samples behind one another.

@@ -241,6 +241,7 @@ class Detector(nn.Module):
     def compile_parts(self, backend: str | Callable[..., Any] = "inductor", graphs: bool = False) -> None:
         """Compile encoders, position embeddings, decoder, heads and losses in place with `torch.compile`.
 
+        Depths of image cells are computed as they are.
         The first steps then take a minute or two, later ones less time each. What a batch leaves open (how many points
         and boxes it has) stays open in the compiled code. Names and values of parameters stay as they are.
 
