@@ -138,11 +138,12 @@ def test_a_killed_worker_is_one_sentence_and_no_data_set(
     real = subprocess.Popen
 
     def popen(*arguments: Any, **options: Any) -> subprocess.Popen[str]:
-        started.append(real(*arguments, **options))
+        worker = real(*arguments, **options)
+        started.append(worker)
         if at == 0:
-            started[-1].kill()
-            started[-1].wait()
-        return started[-1]
+            worker.kill()
+            worker.wait()
+        return worker
 
     def progress(done: int, total: int) -> None:
         if at == 1 and done == 1:
