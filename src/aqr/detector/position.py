@@ -66,6 +66,20 @@ def carried(waves: Tensor, dim: int) -> Tensor:
     return F.pad(flat, (0, dim - flat.shape[-1]))
 
 
+def bev_centers(size: tuple[int, int], device: torch.device) -> Tensor:
+    """Centres of a BEV map's cells, x and y in [0, 1] of pc_range: [Hb, Wb, 2]."""
+    rows, columns = size
+    y = (torch.arange(rows, device=device) + 0.5) / rows
+    x = (torch.arange(columns, device=device) + 0.5) / columns
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
+
+
+def ray_depths(pc_range: tuple[float, ...]) -> Tensor:
+    """Depths of the points of a ray, from `NEAREST` linearly towards x_max: [DEPTHS] metres."""
+    step = (pc_range[3] - NEAREST) / DEPTHS
+    return NEAREST + step * torch.arange(DEPTHS)
+
+
 def cell_centers(map_size: tuple[int, int], image_size: tuple[int, int], device: torch.device) -> Tensor:
     """Pixels at the centres of an image map's cells, row by row: [Hi · Wi, 2]."""
     v = (torch.arange(map_size[0], device=device) + 0.5) * (image_size[0] / map_size[0])
@@ -77,14 +91,14 @@ def frustum(pixels: Tensor, img2lidar: Tensor, depths: Tensor) -> Tensor:
     """Points on the pixels' rays.
 
     Args:
-        pixels: [..., N, 2].
+        pixels: [..., N, 2], or [..., N, 3] with the factor of the depth, which is 1 for those of two numbers.
         img2lidar: [..., 4, 4], inverse of lidar2img.
         depths: [D] metres in front of the image plane.
 
     Returns:
         [..., N, D, 3] metres, LiDAR frame.
     """
-    homogeneous = F.pad(pixels, (0, 1), value=1.0)
+    homogeneous = F.pad(pixels, (0, 3 - pixels.shape[-1]), value=1.0)
     direction = homogeneous @ img2lidar[..., :3, :3].mT
     return img2lidar[..., None, None, :3, 3] + direction[..., None, :] * depths[:, None]
 
@@ -126,11 +140,7 @@ class BevEmbedding(nn.Module):
         """Embedding of the cell centres of a map: [Hb, Wb, C]."""
         if self.kept is not None and self.kept.shape[:2] == size:
             return self.kept
-        rows, columns = size
-        device = self.frequencies.device
-        y = (torch.arange(rows, device=device) + 0.5) / rows
-        x = (torch.arange(columns, device=device) + 0.5) / columns
-        out: Tensor = self(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1))
+        out: Tensor = self(bev_centers(size, self.frequencies.device))
         return out
 
 
@@ -153,10 +163,9 @@ class RayEmbedding(nn.Module):
     def __init__(self, dim: int, heads: int, pc_range: tuple[float, ...]) -> None:
         super().__init__()
         self.dim = dim
-        step = (pc_range[3] - NEAREST) / DEPTHS
         self.register_buffer("frequencies", spread(dim // 6, RAY_CYCLES, heads), persistent=False)
         self.register_buffer("pc_range", torch.tensor(pc_range), persistent=False)
-        self.register_buffer("depths", NEAREST + step * torch.arange(DEPTHS), persistent=False)
+        self.register_buffer("depths", ray_depths(pc_range), persistent=False)
         inputs = 3 * DEPTHS + 6 * len(self.frequencies)
         self.mlp = nn.Sequential(nn.Linear(inputs, 4 * dim), nn.ReLU(), nn.Linear(4 * dim, dim))
 

@@ -10,12 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aqr import geometry
-from aqr.detector.position import inverse
+from aqr.detector.position import DEPTHS, bev_centers, frustum, inverse, ray_depths
 
-DEPTHS: Final = 64
-"""Points per ray."""
-NEAREST: Final = 1.0
-"""Metres, depth of the first of them."""
 EPS: Final = 1e-5
 """Reference points stay this far inside [0, 1] before a logit is taken."""
 DEPTH_EPS: Final = 1e-6
@@ -65,11 +61,7 @@ class CmtBevEmbedding(nn.Module):
 
     def grid(self, size: tuple[int, int]) -> Tensor:
         """Embedding of the cell centres of a map: [Hb, Wb, C]."""
-        rows, columns = size
-        device = next(self.parameters()).device
-        y = (torch.arange(rows, device=device) + 0.5) / rows
-        x = (torch.arange(columns, device=device) + 0.5) / columns
-        out: Tensor = self(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1))
+        out: Tensor = self(bev_centers(size, next(self.parameters()).device))
         return out
 
 
@@ -86,9 +78,8 @@ class CmtRayEmbedding(nn.Module):
 
     def __init__(self, dim: int, pc_range: tuple[float, ...]) -> None:
         super().__init__()
-        step = (pc_range[3] - NEAREST) / DEPTHS
         self.register_buffer("pc_range", torch.tensor(pc_range), persistent=False)
-        self.register_buffer("depths", NEAREST + step * torch.arange(DEPTHS), persistent=False)
+        self.register_buffer("depths", ray_depths(pc_range), persistent=False)
         self.mlp = nn.Sequential(nn.Linear(3 * DEPTHS, 4 * dim), nn.ReLU(), nn.Linear(4 * dim, dim))
 
     def coordinates(self, pixels: Tensor, img2lidar: Tensor) -> Tensor:
@@ -101,9 +92,7 @@ class CmtRayEmbedding(nn.Module):
         Returns:
             [..., N, 3 · DEPTHS], point by point from near to far.
         """
-        direction = pixels @ img2lidar[..., :3, :3].mT
-        points = img2lidar[..., None, None, :3, 3] + direction[..., None, :] * self.depths[:, None]
-        return geometry.normalise(points, self.pc_range).flatten(-2)
+        return geometry.normalise(frustum(pixels, img2lidar, self.depths), self.pc_range).flatten(-2)
 
     def forward(self, pixels: Tensor, img2lidar: Tensor) -> Tensor:
         """Pixels [..., N, 3] (see `coordinates`) of cameras [..., 4, 4] to [..., N, C] float32."""
