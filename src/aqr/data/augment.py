@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from aqr.config import BevAugmentation, ImageAugmentation
 from aqr.data.images import ImageTransform, place
+from aqr.data.points import multiplied
 from aqr.geometry import CENTER, SIZE, VELOCITY, YAW
 
 Matrix = npt.NDArray[np.float64]
@@ -47,7 +48,7 @@ def move_points(points: npt.NDArray[np.float32], matrix: Matrix) -> npt.NDArray[
     channels = points.shape[1]
     linear, shift = np.eye(channels, dtype=np.float32), np.zeros(channels, dtype=np.float32)
     linear[:3, :3], shift[:3] = matrix[:3, :3].T, matrix[:3, 3]
-    moved = points @ linear
+    moved = multiplied(points, linear)
     moved += shift
     return moved
 
