@@ -108,5 +108,5 @@ def multiplied(points: Points, matrix: Points) -> Points:
     By torch: a loader keeps it to one thread per worker process, while NumPy's BLAS takes all cores in each of them.
     """
     if not len(points):  # a live world moves its points on the GPU, and its samples bring none
-        return points[:, :0] @ matrix[:0]
+        return np.empty((0, matrix.shape[1]), dtype=np.float32)
     return np.asarray((torch.from_numpy(points) @ torch.from_numpy(matrix)).numpy())
