@@ -82,11 +82,7 @@ def draw_classes(rows: Mapping[str, Mapping[str, Difference | None]], path: Path
 def draw_surface(studied: Studied, path: Path) -> None:
     """The surface over residual and clamp, and over the two gains, of what it explains; the rest at its best."""
     study = studied.study
-    surfaces = {
-        name: surface
-        for name, surface in studied.surfaces.items()
-        if surface is not None and surface.explained is not None and surface.explained > 0
-    }
+    surfaces = {name: surface for name, surface in studied.surfaces.items() if surface is not None and surface.explains}
     if not surfaces:
         return
     ranges = [axis for axis in study.axes if not axis.choices]
@@ -129,8 +125,7 @@ def draw_surface(studied: Studied, path: Path) -> None:
                 _plain(ax.yaxis)
             ax.set_xlabel(x.label)
             ax.set_ylabel(y.label)
-            explained = "" if surface.explained is None else f", R² {surface.explained:.2f}"
-            ax.set_title(f"{objective}{explained}", fontsize=10)
+            ax.set_title(f"{objective}, R² {surface.explained:.2f}", fontsize=10)
     _save(figure, path)
 
 

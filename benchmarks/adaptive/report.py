@@ -103,7 +103,7 @@ def write_report(results: Path, page: Path) -> None:
     ):
         if folder in studied:
             parts.append(_study(studied[folder], says))
-            if folder == "study" and any(studied[folder].surfaces.values()):
+            if folder == "study" and any(surface and surface.explains for surface in studied[folder].surfaces.values()):
                 draw_surface(studied[folder], Path(f"{stem}-surface.png"))
                 parts.append("![response surface](adaptive-surface.png)\n")
     text = page.read_text(encoding="utf-8")
@@ -159,7 +159,7 @@ def _verdict(found: Results, tested: Studied | None) -> str:
         )
     if tested is not None:
         for objective, surface in tested.surfaces.items():
-            if surface is None or surface.explained is None or surface.explained <= 0:
+            if surface is None or not surface.explains:
                 continue
             sure = [one for one in tested.versus[objective] if one.interval is not None]
             beaten = [one.name for one in sure if one.interval is not None and one.interval[0] > 0]
@@ -254,16 +254,15 @@ def _study(studied: Studied, says: str) -> str:
         if surface is None:
             lines.append(f"- {objective}: too few trials for a response surface.")
             continue
-        if surface.explained is None or surface.explained <= 0:
-            told = "–" if surface.explained is None else f"{surface.explained:.2f}"
+        explained = "–" if surface.explained is None else f"{surface.explained:.2f}"
+        if not surface.explains:
             lines.append(
                 f"- **{objective}**: its response surface predicts a trial from the others no better than their mean "
-                f"does (leave-one-out R² {told}), so it has no optimum worth naming. Trials lie between "
+                f"does (leave-one-out R² {explained}), so it has no optimum worth naming. Trials lie between "
                 f"{min(trial.values[objective] for trial in study.complete):.4f} and "
                 f"{max(trial.values[objective] for trial in study.complete):.4f}."
             )
             continue
-        explained = f"{surface.explained:.2f}"
         places = "; ".join(
             f"{key.rpartition('.')[2]} {where[0]:.3g} to {where[1]:.3g}"
             for key, where in surface.intervals.items()

@@ -9,6 +9,7 @@ from typing import Any, Final
 import aqr
 from aqr import config as configuration
 from aqr.config import Config
+from aqr.config.merge import merge
 from aqr.data.failures.catalogue import KINDS, Failure, parse_failures
 
 SMALL_DETECTOR: Final = Path(aqr.__file__).parent / "assets" / "small.yaml"
@@ -165,12 +166,4 @@ def config(place: Place, seed: int = 0, **sections: dict[str, Any]) -> Config:
         "aqr": {"enabled": False},
         "train": {"precision": "bf16"},
     }
-    return configuration.parse(_merged(_merged(base, changes), sections), "the experiment's settings")
-
-
-def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(old)
-    for key, value in new.items():
-        inner = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merged(merged[key], value) if inner else value
-    return merged
+    return configuration.parse(merge(merge(base, changes), sections), "the experiment's settings")

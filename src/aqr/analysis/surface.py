@@ -66,6 +66,11 @@ class Surface:
     _coefficients: Floats
     _replicates: Floats
 
+    @property
+    def explains(self) -> bool:
+        """Whether a trial is predicted from the others better than by their mean."""
+        return self.explained is not None and self.explained > 0
+
     def at(self, settings: Sequence[Mapping[str, Any]]) -> tuple[Floats, Floats]:
         """Heights at settings [N], and of the replicates [R, N]."""
         basis = _basis(self.axes, settings, self.interactions)

@@ -24,7 +24,7 @@ def study_findings(studied: Studied) -> Iterator[Finding]:
             yield _too_few(studied, objective)
             continue
         yield _optimum(studied, objective, surface)
-        if surface.explained is not None and surface.explained > 0:
+        if surface.explains:
             yield from _edges(studied, objective, surface)
             yield _importance(studied, objective, surface)
         if studied.versus[objective]:
@@ -71,7 +71,7 @@ def _shown(value: Any) -> str:
 def _sureness(objective: str, surface: Surface | None) -> Message:
     if surface is None:
         return text("There are too few trials to tell the settings from chance.")
-    if not _tells(surface):
+    if not surface.explains:
         return text(
             "The settings searched do not explain {objective}: trials differ by chance, about {noise:.4f} from one to "
             "the next.",
@@ -89,7 +89,7 @@ def _sureness(objective: str, surface: Surface | None) -> Message:
 def _next(studied: Studied, surface: Surface | None) -> Message:
     if surface is None:
         return text("Next, run more trials.")
-    if not _tells(surface):
+    if not surface.explains:
         return text("Next, keep the defaults, or repeat one setting with several seeds to learn the spread.")
     if surface.edges:
         return text(
@@ -97,10 +97,6 @@ def _next(studied: Studied, surface: Surface | None) -> Message:
             names=", ".join(key.rpartition(".")[2] for key in surface.edges),
         )
     return text("Next, train the optimum with several seeds, longer, beside the defaults.")
-
-
-def _tells(surface: Surface) -> bool:
-    return surface.explained is not None and surface.explained > 0
 
 
 def _trials(studied: Studied) -> Iterator[Finding]:
@@ -157,7 +153,7 @@ def _too_few(studied: Studied, objective: str) -> Finding:
 
 
 def _optimum(studied: Studied, objective: str, surface: Surface) -> Finding:
-    tells = _tells(surface)
+    tells = surface.explains
     evidence = {
         "objective": objective,
         "optimum": dict(surface.optimum),
@@ -252,7 +248,7 @@ def _against(studied: Studied, objective: str, surface: Surface) -> Finding:
     inside = [one for one in versus if one.inside]
     if not inside:
         title = text("A, B and C lie outside the searched region")
-    elif len(sure) == len(inside) and _tells(surface):
+    elif len(sure) == len(inside) and surface.explains:
         title = text("The optimum beats {names} in {objective}", names=_names(inside), objective=objective)
     else:
         title = text(
