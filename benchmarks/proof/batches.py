@@ -116,7 +116,7 @@ def joined(batches: Sequence[Batch]) -> Batch:
 def together(batches: Iterator[Batch], count: int) -> Iterator[Batch]:
     """Each `count` batches as one; what is left over at the end is dropped."""
     while len(some := list(islice(batches, count))) == count:
-        yield joined(some)
+        yield joined(some) if count > 1 else some[0]
 
 
 def stream(folder: Path, order: Sequence[int], device: torch.device, patience: float = 600.0) -> Iterator[Batch]:
