@@ -23,6 +23,10 @@ RUNS: Final = {FROM_BASE: "arms.json", SCRATCH: "scratch.json"}
 WEIGHTS: Final = "weights.json"
 COST: Final = "cost.json"
 SHOWN_SEVERITY: Final = "3"
+NO_LIDAR: Final = "lidar_drop-3"
+NO_CAMERA: Final = "missing_camera-3"
+SENSORS: Final = {"clean": "both", NO_LIDAR: "no LiDAR", NO_CAMERA: "no camera"}
+"""Conditions that say what each sensor is worth, in words."""
 
 
 def collect(raw: Path, results: Path) -> None:
@@ -67,7 +71,8 @@ def _runs(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _base(path: Path) -> dict[str, Any]:
     base = json.loads(path.read_text(encoding="utf-8"))
     return {key: value for key, value in base.items() if key not in (TEST, PILOT)} | {
-        split: {metric: base[split][metric] for metric in METRICS} | {"AP": base[split]["AP"]["clean"]}
+        split: {metric: base[split][metric] for metric in METRICS}
+        | {"AP": {name: base[split]["AP"][name] for name in SENSORS}}
         for split in (TEST, PILOT)
         if split in base
     }

@@ -39,7 +39,7 @@ def rows_of(index: Index, name: str, place: Place) -> list[int]:
     scenes = index.samples.scene[rows]
     pilot = set(sorted(set(scenes.tolist()))[: place.scale.pilot_scenes])
     wanted = [number for number, scene in enumerate(scenes.tolist()) if (scene in pilot) == (name == PILOT)]
-    return wanted[:: place.scale.every]
+    return wanted[:: place.scale.pilot_every if name == PILOT else place.scale.every]
 
 
 @dataclass(frozen=True)

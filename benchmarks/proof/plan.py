@@ -37,7 +37,8 @@ class Scale:
         version: of the world, `v1.0-trainval` or `v1.0-mini`.
         splits: names of its training and of its validation split.
         pilot_scenes: validation scenes that choices are made on; the others are the test split.
-        every: of the validation scenes each so manieth keyframe is scored, since neighbours are near copies.
+        every: of the test scenes each so manieth keyframe is scored, since neighbours are near copies.
+        pilot_every: likewise of the pilot scenes.
         cached_steps: different training batches; every detector sees the same.
         batch_size: samples per step.
         base_steps: steps from random weights.
@@ -53,6 +54,7 @@ class Scale:
     splits: tuple[str, str]
     pilot_scenes: int
     every: int
+    pilot_every: int
     cached_steps: int
     batch_size: int
     base_steps: int
@@ -69,11 +71,12 @@ FULL: Final = Scale(
     splits=("train", "val"),
     pilot_scenes=15,
     every=4,
+    pilot_every=2,
     cached_steps=3000,
     batch_size=16,
     base_steps=6000,
     arm_steps=300,
-    scratch_steps=500,
+    scratch_steps=2600,
     chunk=50,
     resamples=250,
     small=False,
@@ -84,6 +87,7 @@ TOY: Final = Scale(
     splits=("train", "val"),
     pilot_scenes=1,
     every=5,
+    pilot_every=5,
     cached_steps=6,
     batch_size=2,
     base_steps=8,
