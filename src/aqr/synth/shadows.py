@@ -55,7 +55,7 @@ class ShadowPainter:
         rows, columns = ground.road.shape
         self.scenery = Image.new("L", (columns // 2, rows // 2), 255)
         if self.sun is not None:
-            fixed = stage.street.scenery
+            fixed = stage.scenery
             _project(self.scenery, fixed, np.flatnonzero(_casts(fixed)), self.origin, self.sun)
 
     def paint(self, moment: Moment, ego: Pose) -> Shadows:

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from aqr.geometry import BOX_EDGES
 from aqr.synth.camera import GRAIN
+from aqr.synth.ground import GROUND_CELL
 from aqr.synth.lidar import BEAMS, COLUMN_RAYS, COLUMNS, LENGTHS, RAYS, ROOF, ROW_RAYS, TANGENTS
 from aqr.synth.rig import LIDAR_TO_EGO, Camera
 from aqr.synth.shading import GRAINS, HASH
 from aqr.synth.shadows import ShadowPainter
 from aqr.synth.solids import MAX_PLANES, Solids
 from aqr.synth.stage import Stage
-from aqr.synth.street import GROUND_CELL
-from aqr.synth.traffic import STEP, Track
+from aqr.synth.tracks import STEP, Track
 from aqr.synth.weather import Weather
 
 Floats = npt.NDArray[np.floating]
@@ -80,7 +80,7 @@ class Shot(NamedTuple):
 
 
 class Tracks:
-    """Tracks that start together, interpolated all at once, as `aqr.synth.traffic.Track.at` does one by one."""
+    """Tracks that start together, interpolated all at once, as `aqr.synth.tracks.Track.at` does one by one."""
 
     def __init__(self, tracks: Sequence[Track]) -> None:
         self.start = tracks[0].start
@@ -287,7 +287,7 @@ def _cast_of(stage: Stage, rig: tuple[Camera, ...]) -> Cast:
 def _solids_of(stage: Stage) -> tuple[Solids, npt.NDArray[np.int64]]:
     """Scenery in the street frame, then every actor in its own, and whose they are."""
     actors = stage.traffic.actors
-    scenery = stage.street.scenery
+    scenery = stage.scenery
     owners = np.repeat(np.arange(len(actors)), [len(actor.model.solids) for actor in actors])
     return (
         Solids.stack([scenery, *(actor.model.solids for actor in actors)]),

@@ -39,6 +39,8 @@ HEADLAMP: Final[Colour] = (0.85, 0.85, 0.75)
 TAILLAMP: Final[Colour] = (0.55, 0.02, 0.02)
 SIGNAL_ORANGE: Final[Colour] = (0.80, 0.20, 0.02)
 MACHINE_YELLOW: Final[Colour] = (0.70, 0.42, 0.02)
+FINISHES: Final[tuple[Colour, ...]] = ((0.08, 0.42, 0.24), (0.24, 0.48, 0.04))
+"""Verdigris and lime, which no annotated object wears."""
 
 
 def pick(rng: np.random.Generator, choices: tuple[Colour, ...]) -> Colour:
