@@ -34,7 +34,7 @@ from aqr.synth.layout import KERB
 from aqr.synth.lidar import sweep
 from aqr.synth.lookalikes import repainted
 from aqr.synth.objects import build
-from aqr.synth.objects.paint import FINISHES
+from aqr.synth.objects.paint import VERDIGRIS
 from aqr.synth.presets import PRESETS
 from aqr.synth.realism import RANGES, of_nuscenes, of_synthetic
 from aqr.synth.recorder import record
@@ -165,7 +165,7 @@ def _complementary(out: Path, stage: Stage, camera: Camera) -> None:
         return build(name, np.random.default_rng(seed)).solids.placed(x, y, KERB, yaw)
 
     def twin(name: str, seed: int, x: float, y: float, yaw: float = 0.0) -> Solids:
-        return repainted(make(name, seed, x, y, yaw), FINISHES[0], np.random.default_rng(seed))
+        return repainted(make(name, seed, x, y, yaw), VERDIGRIS, np.random.default_rng(seed))
 
     people = [build("pedestrian", np.random.default_rng(s)) for s in range(50)]
     short = next(person for person in people if 1.60 < person.size[2] < 1.67)

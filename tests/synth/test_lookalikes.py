@@ -10,9 +10,8 @@ import pytest
 from aqr.geometry import Pose, points_in_boxes
 from aqr.synth.camera import render
 from aqr.synth.lidar import sweep
-from aqr.synth.lookalikes import SHARE, repainted
+from aqr.synth.lookalikes import FINISHES, SHARE, repainted
 from aqr.synth.objects import build
-from aqr.synth.objects.paint import FINISHES
 from aqr.synth.rig import LIDAR_TO_EGO, draw_rig
 from aqr.synth.shadows import ShadowPainter
 from aqr.synth.solids import Solids, Texture
@@ -47,7 +46,7 @@ def test_a_look_alike_echoes_like_its_class_and_looks_otherwise(name: str, words
     ego = Pose(np.eye(3), np.array([2.0, 0.0, 0.0]))
     camera = draw_rig(np.random.default_rng(0))[0]
     size = (96, 256)
-    for seed, finish in enumerate(FINISHES * 3):
+    for seed, finish in enumerate(FINISHES[name] * 3):
         body = build(name, np.random.default_rng(seed)).solids
         seen = []
         for solids in (body, repainted(body, finish, np.random.default_rng(seed))):
@@ -107,7 +106,7 @@ def test_nobody_annotates_look_alikes_but_both_sensors_see_them(seed: int) -> No
     assert (moment.owners[start : start + more] == -1).all()
     lidar = stage.ego(1.0) @ LIDAR_TO_EGO
     rays = [sweep(s, m, lidar, np.random.default_rng(0)) for s, m in ((stage, moment), (bare, without))]
-    assert (np.abs(rays[0] - rays[1]).max(axis=1) > 0.5).sum() > 20
+    assert (np.abs(rays[0] - rays[1]).max(axis=1) > 0.5).sum() > 5
 
 
 def test_there_is_about_one_for_each_annotated_object_near_the_vehicle() -> None:

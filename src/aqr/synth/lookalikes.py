@@ -17,7 +17,7 @@ import numpy.typing as npt
 from aqr.synth.footprints import Footprints, footprint
 from aqr.synth.layout import Layout
 from aqr.synth.objects import Model, build
-from aqr.synth.objects.paint import FINISHES, pick
+from aqr.synth.objects.paint import LIME, VERDIGRIS, pick
 from aqr.synth.population import CHECKS, MARGIN, Traffic, ego_footprint
 from aqr.synth.solids import Colour, Solids, Texture
 from aqr.synth.street import Street
@@ -35,6 +35,17 @@ SHARE: Final = {
     "trailer": 1.35,
 }
 """Look-alikes for each annotated object of the class that comes near the ego vehicle."""
+
+FINISHES: Final[dict[str, tuple[Colour, ...]]] = {
+    "pedestrian": (VERDIGRIS,),
+    "bicycle": (VERDIGRIS, LIME),
+    "motorcycle": (VERDIGRIS, LIME),
+    "traffic_cone": (VERDIGRIS, LIME),
+    "barrier": (VERDIGRIS, LIME),
+    "truck": (VERDIGRIS,),
+    "trailer": (VERDIGRIS,),
+}
+"""Of these a scene has one for each class."""
 
 _NEAR: Final = 50.0
 _ATTEMPTS: Final = 20
@@ -70,7 +81,7 @@ def place_lookalikes(street: Street, traffic: Traffic, rng: np.random.Generator)
     reach = float(traffic.ego.samples[:, 0].max())
     placed: list[LookAlike] = []
     for name, share in SHARE.items():
-        finish = FINISHES[int(rng.integers(len(FINISHES)))]
+        finish = FINISHES[name][int(rng.integers(len(FINISHES[name])))]
         wanted = int(
             share * sum(_comes_near(actor.track.samples, traffic) for actor in traffic.actors if actor.name == name)
             + rng.random()

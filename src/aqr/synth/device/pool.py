@@ -163,6 +163,7 @@ class Pool:
         ground_start: [S, LEVELS] int64 first cell, and ground_size: [S, LEVELS, 2] int64 rows and columns of a level.
         ground_origin: [S, 2] float64.
         shadows: [cells] uint8, sun that the scenery lets through, of all scenes.
+        feet: [cells] uint8, 255 where look-alikes keep out the sky, laid out like `shadows`.
         shadow_start: [S] int64, and shadow_size: [S, 2] int64.
     """
 
@@ -213,10 +214,13 @@ class Pool:
         self.ground_start = torch.from_numpy(starts.reshape(len(stages), LEVELS)).to(self.device)
         self.ground_size = self._stack([np.array(level.shape[:2]) for level in levels]).reshape(-1, LEVELS, 2)
         self.ground_origin = self._stack([np.array(stage.street.ground.origin) for stage in stages])
-        scenery = [np.asarray(ShadowPainter(stage).scenery) for stage in stages]
-        sizes = np.array([image.shape for image in scenery])
+        painters = [ShadowPainter(stage) for stage in stages]
+        sizes = np.array([painter.scenery.size[::-1] for painter in painters])
         rooms = sizes.prod(axis=1)
-        self.shadows = torch.from_numpy(np.concatenate([image.ravel() for image in scenery])).to(self.device)
+        self.shadows, self.feet = (
+            torch.from_numpy(np.concatenate([np.asarray(image).ravel() for image in images])).to(self.device)
+            for images in ([painter.scenery for painter in painters], [painter.feet for painter in painters])
+        )
         self.shadow_start = torch.from_numpy(np.cumsum(rooms) - rooms).to(self.device)
         self.shadow_size = torch.from_numpy(sizes).to(self.device)
 
