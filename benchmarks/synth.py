@@ -171,9 +171,9 @@ def _complementary(out: Path, stage: Stage, camera: Camera) -> None:
     short = next(person for person in people if 1.60 < person.size[2] < 1.67)
     wall = block((10.6, 11.0), (-2.0, 3.0), (0.0, 1.62), (0.35, 0.3, 0.25))
     sets: list[tuple[str, str, list[Solids]]] = [
-        ("cone and bollard, barrier and planter, pedestrian and statue", "Clear day",
+        ("objects and their look-alikes", "Clear day",
          [make("traffic_cone", 0, 13.0, 3.4), twin("traffic_cone", 0, 13.0, 2.4),
-          make("barrier", 1, 13.5, 0.4, np.pi / 2), twin("barrier", 1, 13.5, -2.5, np.pi / 2),
+          make("barrier", 1, 13.5, 0.4), twin("barrier", 1, 13.5, -2.5),
           make("pedestrian", 4, 13.0, -4.6), twin("pedestrian", 4, 13.0, -5.6)]),
         ("pedestrians in the dark", "Night", [make("pedestrian", 4, 30.0, 8.5), make("pedestrian", 5, 24.0, -7.0)]),
         ("a pedestrian behind a wall", "Clear day", [wall, short.solids.placed(17.0, 0.5, 0.0, 0.0)]),
