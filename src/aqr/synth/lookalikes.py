@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,7 @@ from aqr.synth.objects.paint import LIME, VERDIGRIS, pick
 from aqr.synth.population import CHECKS, MARGIN, Traffic, ego_footprint
 from aqr.synth.solids import Colour, Solids, Texture
 from aqr.synth.street import Street
+from aqr.synth.tracks import Track
 
 Floats = npt.NDArray[np.floating]
 Place = tuple[float, float, float]
@@ -48,6 +50,8 @@ FINISHES: Final[dict[str, tuple[Colour, ...]]] = {
 """Of these a scene has one for each class."""
 
 _NEAR: Final = 50.0
+"""Metres from the ego vehicle."""
+
 _ATTEMPTS: Final = 20
 """Places drawn for each look-alike until one is free."""
 
@@ -82,23 +86,20 @@ def place_lookalikes(street: Street, traffic: Traffic, rng: np.random.Generator)
     placed: list[LookAlike] = []
     for name, share in SHARE.items():
         finish = FINISHES[name][int(rng.integers(len(FINISHES[name])))]
-        wanted = int(
-            share * sum(_comes_near(actor.track.samples, traffic) for actor in traffic.actors if actor.name == name)
-            + rng.random()
-        )
-        for _ in range(_ATTEMPTS * wanted):
-            for x, y, yaw in _PLACES[name](layout, reach, rng):
-                model = build(name, rng)
-                if layout.on_crossing(x, model.size[0] / 2):
-                    continue
-                pose = np.array([x, y, layout.level(x, y), yaw])
-                samples = np.tile(pose, (times, 1))[CHECKS]
-                if wanted and ground.free(footprint(samples, model.size[0] + MARGIN, model.size[1] + MARGIN)):
-                    ground.take(footprint(samples, *model.size[:2]))
-                    placed.append(LookAlike(name, replace(model, solids=repainted(model.solids, finish, rng)), pose))
-                    wanted -= 1
-            if not wanted:
+        near = sum(actor.name == name and _comes_near(actor.track, traffic.ego) for actor in traffic.actors)
+        missing = int(share * near + rng.random())
+        rows = (_PLACES[name](layout, reach, rng) for _ in range(_ATTEMPTS * missing))
+        for x, y, yaw in chain.from_iterable(rows):
+            if not missing:
                 break
+            model = build(name, rng)
+            pose = np.array([x, y, layout.level(x, y), yaw])
+            samples = np.tile(pose, (times, 1))[CHECKS]
+            roomy = footprint(samples, model.size[0] + MARGIN, model.size[1] + MARGIN)
+            if not layout.on_crossing(x, model.size[0] / 2) and ground.free(roomy):
+                ground.take(footprint(samples, *model.size[:2]))
+                placed.append(LookAlike(name, replace(model, solids=repainted(model.solids, finish, rng)), pose))
+                missing -= 1
     return tuple(placed)
 
 
@@ -110,8 +111,8 @@ def repainted(solids: Solids, finish: Colour, rng: np.random.Generator) -> Solid
     return replace(solids, colour=colour, texture=np.where(glass, int(Texture.PAINTED_GLASS), int(Texture.PLAIN)))
 
 
-def _comes_near(samples: Floats, traffic: Traffic) -> bool:
-    return bool(np.linalg.norm(samples[:, :2] - traffic.ego.samples[:, :2], axis=1).min() < _NEAR)
+def _comes_near(one: Track, other: Track) -> bool:
+    return bool(np.linalg.norm(one.samples[:, :2] - other.samples[:, :2], axis=1).min() < _NEAR)
 
 
 def _taken(street: Street, traffic: Traffic) -> Footprints:
