@@ -1,8 +1,9 @@
 """Things that a LiDAR takes for annotated objects and only a camera tells apart: by their colour.
 
 Statues and shop dummies stand like pedestrians, docked bicycles and motorcycles of a sharing scheme like parked ones,
-bollards like traffic cones, planters and railings like barriers, site huts and market stalls like trucks and trailers. Each is a
-body of its class, echo by echo, painted all over in a finish that no annotated object wears. Nobody annotates them.
+bollards like traffic cones, planters and railings like barriers, site huts and market stalls like trucks and trailers.
+Each is a body of its class, echo by echo, painted all over in a finish that no annotated object wears. Nobody annotates
+them.
 """
 
 from __future__ import annotations
