@@ -30,8 +30,11 @@ from PIL import Image, ImageDraw
 from aqr.geometry import BOX_EDGES, Pose, box_corners, points_in_boxes, project
 from aqr.synth import recorder, sensors
 from aqr.synth.camera import View, render
+from aqr.synth.layout import KERB
 from aqr.synth.lidar import sweep
+from aqr.synth.lookalikes import repainted
 from aqr.synth.objects import build
+from aqr.synth.objects.paint import VERDIGRIS
 from aqr.synth.presets import PRESETS
 from aqr.synth.realism import RANGES, of_nuscenes, of_synthetic
 from aqr.synth.recorder import record
@@ -41,7 +44,6 @@ from aqr.synth.sensors import SceneJob
 from aqr.synth.shadows import ShadowPainter
 from aqr.synth.solids import Solids, block
 from aqr.synth.stage import Moment, Stage
-from aqr.synth.street import KERB, bollard, planter
 from aqr.synth.weather import Weather, draw_weather
 
 matplotlib.use("Agg")
@@ -149,7 +151,9 @@ def pictures(out: Path, real: Path | None) -> None:
 def _alone(stage: Stage, things: list[Solids], light: str) -> tuple[Stage, Moment]:
     solids = Solids.stack(things)
     owners = np.repeat(np.arange(len(things)), [len(t) for t in things])
-    scene = replace(stage, weather=weather(light), street=replace(stage.street, scenery=Solids.stack([])))
+    scene = replace(
+        stage, weather=weather(light), street=replace(stage.street, scenery=Solids.stack([])), lookalikes=()
+    )
     return scene, Moment(solids, owners, np.zeros((len(solids), 4)), np.zeros((len(things), 4)))
 
 
@@ -160,13 +164,17 @@ def _complementary(out: Path, stage: Stage, camera: Camera) -> None:
     def make(name: str, seed: int, x: float, y: float, yaw: float = 0.0) -> Solids:
         return build(name, np.random.default_rng(seed)).solids.placed(x, y, KERB, yaw)
 
+    def twin(name: str, seed: int, x: float, y: float, yaw: float = 0.0) -> Solids:
+        return repainted(make(name, seed, x, y, yaw), VERDIGRIS, np.random.default_rng(seed))
+
     people = [build("pedestrian", np.random.default_rng(s)) for s in range(50)]
     short = next(person for person in people if 1.60 < person.size[2] < 1.67)
     wall = block((10.6, 11.0), (-2.0, 3.0), (0.0, 1.62), (0.35, 0.3, 0.25))
     sets: list[tuple[str, str, list[Solids]]] = [
-        ("cone and bollard, barrier and planter", "Clear day",
-         [make("traffic_cone", 0, 13.0, 2.6), Solids.stack(bollard(13.0, 1.4)),
-          make("barrier", 1, 13.5, -0.9, np.pi / 2), Solids.stack(planter(13.5, -4.0)).placed(0, 0, 0, 0)]),
+        ("objects and their look-alikes", "Clear day",
+         [make("traffic_cone", 0, 13.0, 3.4), twin("traffic_cone", 0, 13.0, 2.4),
+          make("barrier", 1, 13.5, 0.4), twin("barrier", 1, 13.5, -2.5),
+          make("pedestrian", 4, 13.0, -4.6), twin("pedestrian", 4, 13.0, -5.6)]),
         ("pedestrians in the dark", "Night", [make("pedestrian", 4, 30.0, 8.5), make("pedestrian", 5, 24.0, -7.0)]),
         ("a pedestrian behind a wall", "Clear day", [wall, short.solids.placed(17.0, 0.5, 0.0, 0.0)]),
         ("cones at 52 m", "Clear day", [make("traffic_cone", s, 52.0, y) for s, y in enumerate((-4.0, -1.0, 2.0))]),

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from aqr.geometry import box_corners, points_in_boxes
+from aqr.synth.layout import KERB, Layout, draw_layout
+from aqr.synth.population import Traffic
 from aqr.synth.presets import PRESETS, PresetName, scene_names
 from aqr.synth.recorder import draw, keyframe_us
 from aqr.synth.scene import lidar_boxes
 from aqr.synth.sensors import HostSensors, SceneJob
-from aqr.synth.street import KERB, Layout, draw_layout
-from aqr.synth.traffic import STEP, Traffic, populate
+from aqr.synth.tracks import STEP
+from aqr.synth.traffic import populate
 from aqr.taxonomy import CLASS_RANGE, CLASSES
 
 DURATION = 4.5

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from aqr.geometry import Pose
 from aqr.synth.cast import cast, draw_order, hit_normals, lidar_windows, local_planes
+from aqr.synth.ground import GROUND_CELL
 from aqr.synth.solids import Solids, Texture, block
 from aqr.synth.stage import Moment, Stage
-from aqr.synth.street import GROUND_CELL
 from aqr.synth.weather import Weather
 
 Floats = npt.NDArray[np.floating]
@@ -92,7 +92,8 @@ def sweep(stage: Stage, moment: Moment, lidar: Pose, rng: np.random.Generator) -
     reflectivity = np.where(solid >= 0, roof.reflectivity.astype(np.float32)[solid], np.float32(0))
     spots = np.flatnonzero(ground & hit)
     reflectivity[spots] = _ground_reflectivity(stage, lidar.apply(rays[spots] / inverse[spots, None]))
-    glass = ~ground & (roof.texture[solid] == Texture.GLASSHOUSE) & (normals[:, 2] < 0.7)
+    panes = (roof.texture == Texture.GLASSHOUSE) | (roof.texture == Texture.PAINTED_GLASS)
+    glass = ~ground & panes[solid] & (normals[:, 2] < 0.7)
     strength = reflectivity * np.sqrt(np.maximum(slope, 0.02)) * np.exp(-2 * stage.weather.lidar_extinction * distance)
     strength = np.where(ground, strength * (1 - 0.6 * stage.weather.wet), strength)
     chance = np.clip(1.4 - (distance / 60.0) ** 2 * 0.09 / np.maximum(strength, 1e-4), 0.0, 0.985)

@@ -13,11 +13,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from aqr.geometry import Pose, points_in_boxes, quaternion_from_rotation, quaternion_from_yaw
+from aqr.synth.ground import GROUND_CELL
 from aqr.synth.rig import LIDAR_TO_EGO, Camera, draw_rig
 from aqr.synth.scene import draw_scene, lidar_boxes
 from aqr.synth.sensors import HostSensors, Pictures, SceneJob, Sensors
 from aqr.synth.stage import KEYFRAME_S, Stage
-from aqr.synth.street import GROUND_CELL
 from aqr.synth.tables import Row, Tables, attribute_token, category_token, sensor_token, token, visibility_level
 from aqr.taxonomy import LIDAR
 

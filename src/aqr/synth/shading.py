@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from aqr.geometry import Pose
+from aqr.synth.ground import GROUND_CELL
 from aqr.synth.shadows import Shadows
 from aqr.synth.solids import Texture
 from aqr.synth.stage import Moment, Stage
-from aqr.synth.street import GROUND_CELL
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]

@@ -21,6 +21,9 @@ CELL: Final = 0.2
 REACH: Final = 64.0
 """Shadows are painted this far from the ego vehicle along x and y, metres."""
 
+SHADE: Final = 70
+"""Light from the sky below things, of 255."""
+
 
 @dataclass(frozen=True)
 class Shadows:
@@ -46,7 +49,12 @@ class Shadows:
 
 
 class ShadowPainter:
-    """Keeps the shadows of a scene's scenery and adds those of its actors, moment by moment."""
+    """Keeps the shadows of a scene's scenery and adds those of its actors, moment by moment.
+
+    Attributes:
+        scenery: image of the sun that the scenery lets through, 0 … 255.
+        feet: image of where look-alikes keep out the sky, 255, as actors do.
+    """
 
     def __init__(self, stage: Stage) -> None:
         self.sun = stage.weather.sun_direction if stage.weather.sun.max() > 0.5 else None
@@ -55,8 +63,11 @@ class ShadowPainter:
         rows, columns = ground.road.shape
         self.scenery = Image.new("L", (columns // 2, rows // 2), 255)
         if self.sun is not None:
-            fixed = stage.street.scenery
+            fixed = stage.scenery
             _project(self.scenery, fixed, np.flatnonzero(_casts(fixed)), self.origin, self.sun)
+        self.feet = Image.new("L", self.scenery.size, 0)
+        bodies = Solids.stack([thing.placed() for thing in stage.lookalikes])
+        _stamp(self.feet, bodies, _low(bodies), self.origin, 255)
 
     def paint(self, moment: Moment, ego: Pose) -> Shadows:
         """Shadows around a pose of the ego vehicle."""
@@ -71,10 +82,8 @@ class ShadowPainter:
         if self.sun is not None:
             _project(sun, solids, np.flatnonzero(moving & _casts(solids)), origin, self.sun)
             sun = sun.filter(ImageFilter.BoxBlur(1))
-        pen = ImageDraw.Draw(sky)
-        under = np.flatnonzero(moving & (solids.corners[:, 0, 2] < 0.7))
-        for quad in ((solids.corners[under, :4, :2] - origin) / CELL).reshape(-1, 8).tolist():
-            pen.polygon(quad, fill=70)
+        sky.paste(SHADE, mask=self.feet.crop((left, low, left + cells, low + cells)))
+        _stamp(sky, solids, moving & _low(solids), origin, SHADE)
         sky = sky.filter(ImageFilter.BoxBlur(2))
         full = np.float32(1 / 255)
         light = np.asarray(sun, dtype=np.float32) * full
@@ -84,6 +93,20 @@ class ShadowPainter:
 
 def _casts(solids: Solids) -> npt.NDArray[np.bool_]:
     return np.asarray((solids.texture != Texture.GROUND) & (solids.corners[:, 4, 2] > 0.25))
+
+
+def _low(solids: Solids) -> npt.NDArray[np.bool_]:
+    """Whether solids are so near the ground that they keep out the sky."""
+    return np.asarray(solids.corners[:, 0, 2] < 0.7)
+
+
+def _stamp(
+    image: Image.Image, solids: Solids, chosen: npt.NDArray[np.bool_], origin: tuple[float, float], value: int
+) -> None:
+    """Fill the ground right below solids."""
+    pen = ImageDraw.Draw(image)
+    for quad in ((solids.corners[chosen, :4, :2] - origin) / CELL).reshape(-1, 8).tolist():
+        pen.polygon(quad, fill=value)
 
 
 def _project(

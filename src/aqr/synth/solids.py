@@ -42,6 +42,8 @@ class Texture(IntEnum):
     """Mottled: bark, concrete, cloth."""
     PANELS = 9
     """Vertical ribs, as on cargo boxes and shutters."""
+    PAINTED_GLASS = 10
+    """Body colour all over; a LiDAR loses as many echoes as on a `GLASSHOUSE`."""
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,23 @@ import numpy as np
 import numpy.typing as npt
 
 from aqr.geometry import Pose, quaternion_from_yaw
+from aqr.synth.ground import GROUND_CELL, Ground
+from aqr.synth.layout import Layout, draw_layout
+from aqr.synth.lookalikes import LookAlike, place_lookalikes
+from aqr.synth.population import Actor, Traffic
 from aqr.synth.solids import Solids
-from aqr.synth.street import GROUND_CELL, Ground, Layout, Street, build_street, draw_layout
-from aqr.synth.traffic import Actor, Track, Traffic, populate
+from aqr.synth.street import Street, build_street
+from aqr.synth.tracks import Track
+from aqr.synth.traffic import populate
 from aqr.synth.weather import Weather, draw_weather
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
 
 KEYFRAME_S: Final = 0.5
+
+_FLIP: Final = np.array([1.0, -1.0, 1.0, -1.0])
+"""Mirrors x, y, z, yaw."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ class Stage:
         street: the place.
         traffic: ego vehicle and actors.
         weather: light and weather.
+        lookalikes: what only cameras tell from annotated objects; scenery like the street's own.
         left_hand: traffic keeps to the left.
         to_global: pose of the street frame in the map.
     """
@@ -53,6 +62,7 @@ class Stage:
     street: Street
     traffic: Traffic
     weather: Weather
+    lookalikes: tuple[LookAlike, ...]
     left_hand: bool
     to_global: Pose
 
@@ -60,6 +70,11 @@ class Stage:
         """Pose of the ego vehicle (rear axle, on the ground) in the street frame."""
         x, y, z, yaw = self.traffic.ego.at(seconds)
         return Pose.from_quaternion(quaternion_from_yaw(float(yaw)), [x, y, z])
+
+    @cached_property
+    def scenery(self) -> Solids:
+        """All that is not annotated, street frame."""
+        return Solids.stack([self.street.scenery, *(thing.placed() for thing in self.lookalikes)])
 
     @cached_property
     def _cast(self) -> tuple[Solids, Ints]:
@@ -82,7 +97,7 @@ class Stage:
             offsets=local.offsets + np.einsum("kfi,ki->kf", normals, frames[:, :3]),
             corners=np.einsum("kij,kcj->kci", turn, local.corners) + frames[:, None, :3],
         )
-        scenery = self.street.scenery
+        scenery = self.scenery
         return Moment(
             Solids.stack([scenery, moved]),
             np.concatenate([np.full(len(scenery), -1), owners]),
@@ -93,18 +108,22 @@ class Stage:
 
 def build_stage(seed: tuple[int, ...], keyframes: int, kinds: tuple[str, ...] = ()) -> Stage:
     """Draw a scene; the same seed and length give the same scene. `kinds` of weather are allowed, all if empty."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    sequence = np.random.SeedSequence(seed)
+    rng = np.random.default_rng(sequence)
     duration = (keyframes - 1) * KEYFRAME_S
     layout = draw_layout(rng, 11.0 * duration)
     street = build_street(layout, rng)
     traffic = populate(layout, duration, rng)
+    lookalikes = place_lookalikes(street, traffic, np.random.default_rng(sequence.spawn(1)[0]))
     weather = draw_weather(rng)
     while kinds and weather.words not in kinds:
         weather = draw_weather(rng)
     left_hand = bool(rng.random() < 0.5)
     if left_hand:
         street, traffic = _mirror_street(street), _mirror_traffic(traffic)
-    return Stage(street, traffic, weather, left_hand, _placement(layout, float(rng.uniform(-np.pi, np.pi))))
+        lookalikes = tuple(replace(thing, pose=thing.pose * _FLIP) for thing in lookalikes)
+    placement = _placement(layout, float(rng.uniform(-np.pi, np.pi)))
+    return Stage(street, traffic, weather, lookalikes, left_hand, placement)
 
 
 def _placement(layout: Layout, yaw: float) -> Pose:
@@ -126,10 +145,8 @@ def _mirror_street(street: Street) -> Street:
 
 
 def _mirror_traffic(traffic: Traffic) -> Traffic:
-    flip = np.array([1.0, -1.0, 1.0, -1.0])
-
     def mirror(track: Track) -> Track:
-        return replace(track, samples=track.samples * flip)
+        return replace(track, samples=track.samples * _FLIP)
 
     actors: tuple[Actor, ...] = tuple(replace(a, track=mirror(a.track)) for a in traffic.actors)
     return replace(traffic, ego=mirror(traffic.ego), actors=actors)

@@ -32,7 +32,7 @@ from aqr.synth.weather import KINDS
 
 Progress = Callable[[int, int], None]
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 """Number of the recipe; a world begun by another one cannot be continued."""
 
 _WORKER_MEMORY: Final = 4 << 30

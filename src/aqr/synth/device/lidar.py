@@ -13,6 +13,7 @@ from torch import Tensor
 from aqr.synth.device.cast import FACES, Views, cast
 from aqr.synth.device.pool import Moments, Pool, constant, dot, lidar_poses, turned, turns
 from aqr.synth.device.views import eyes_at, lidar_views
+from aqr.synth.ground import GROUND_CELL
 from aqr.synth.lidar import (
     RAY_COUNT,
     REACH,
@@ -22,7 +23,6 @@ from aqr.synth.lidar import (
     draw_noise,
 )
 from aqr.synth.solids import Texture
-from aqr.synth.street import GROUND_CELL
 
 
 def sweeps(
@@ -118,7 +118,8 @@ def _echoes(
     spots = turned((rays / inverse.clamp(min=1 / REACH)[..., None]).double(), turn[:, None])
     spots = spots + torch.from_numpy(translation).to(pool.device)[:, None]
     reflectivity = torch.where(ground & hit, _ground_reflectivity(pool, moments, spots), reflectivity)
-    glass = ~ground & (texture == Texture.GLASSHOUSE) & (upward < 0.7)
+    panes = (texture == Texture.GLASSHOUSE) | (texture == Texture.PAINTED_GLASS)
+    glass = ~ground & panes & (upward < 0.7)
     weathers = [pool.casts[place].weather for place, _ in moments.shots]
     extinction, wet = (
         torch.tensor(values, dtype=torch.float32).to(pool.device, non_blocking=True)[:, None]

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from aqr.geometry import BOX_EDGES
 from aqr.synth.camera import GRAIN
+from aqr.synth.ground import GROUND_CELL
 from aqr.synth.lidar import BEAMS, COLUMN_RAYS, COLUMNS, LENGTHS, RAYS, ROOF, ROW_RAYS, TANGENTS
 from aqr.synth.rig import LIDAR_TO_EGO, Camera
 from aqr.synth.shading import GRAINS, HASH
 from aqr.synth.shadows import ShadowPainter
 from aqr.synth.solids import MAX_PLANES, Solids
 from aqr.synth.stage import Stage
-from aqr.synth.street import GROUND_CELL
-from aqr.synth.traffic import STEP, Track
+from aqr.synth.tracks import STEP, Track
 from aqr.synth.weather import Weather
 
 Floats = npt.NDArray[np.floating]
@@ -80,7 +80,7 @@ class Shot(NamedTuple):
 
 
 class Tracks:
-    """Tracks that start together, interpolated all at once, as `aqr.synth.traffic.Track.at` does one by one."""
+    """Tracks that start together, interpolated all at once, as `aqr.synth.tracks.Track.at` does one by one."""
 
     def __init__(self, tracks: Sequence[Track]) -> None:
         self.start = tracks[0].start
@@ -163,6 +163,7 @@ class Pool:
         ground_start: [S, LEVELS] int64 first cell, and ground_size: [S, LEVELS, 2] int64 rows and columns of a level.
         ground_origin: [S, 2] float64.
         shadows: [cells] uint8, sun that the scenery lets through, of all scenes.
+        feet: [cells] uint8, 255 where look-alikes keep out the sky, laid out like `shadows`.
         shadow_start: [S] int64, and shadow_size: [S, 2] int64.
     """
 
@@ -213,10 +214,13 @@ class Pool:
         self.ground_start = torch.from_numpy(starts.reshape(len(stages), LEVELS)).to(self.device)
         self.ground_size = self._stack([np.array(level.shape[:2]) for level in levels]).reshape(-1, LEVELS, 2)
         self.ground_origin = self._stack([np.array(stage.street.ground.origin) for stage in stages])
-        scenery = [np.asarray(ShadowPainter(stage).scenery) for stage in stages]
-        sizes = np.array([image.shape for image in scenery])
+        painters = [ShadowPainter(stage) for stage in stages]
+        sizes = np.array([painter.scenery.size[::-1] for painter in painters])
         rooms = sizes.prod(axis=1)
-        self.shadows = torch.from_numpy(np.concatenate([image.ravel() for image in scenery])).to(self.device)
+        self.shadows, self.feet = (
+            torch.from_numpy(np.concatenate([np.asarray(image).ravel() for image in images])).to(self.device)
+            for images in ([painter.scenery for painter in painters], [painter.feet for painter in painters])
+        )
         self.shadow_start = torch.from_numpy(np.cumsum(rooms) - rooms).to(self.device)
         self.shadow_size = torch.from_numpy(sizes).to(self.device)
 
@@ -287,7 +291,7 @@ def _cast_of(stage: Stage, rig: tuple[Camera, ...]) -> Cast:
 def _solids_of(stage: Stage) -> tuple[Solids, npt.NDArray[np.int64]]:
     """Scenery in the street frame, then every actor in its own, and whose they are."""
     actors = stage.traffic.actors
-    scenery = stage.street.scenery
+    scenery = stage.scenery
     owners = np.repeat(np.arange(len(actors)), [len(actor.model.solids) for actor in actors])
     return (
         Solids.stack([scenery, *(actor.model.solids for actor in actors)]),

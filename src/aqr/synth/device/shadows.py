@@ -15,7 +15,7 @@ from torch.nn.functional import avg_pool2d, pad
 
 from aqr.synth.device.cast import Views, cast
 from aqr.synth.device.pool import Moments, Pool
-from aqr.synth.shadows import CELL, REACH
+from aqr.synth.shadows import CELL, REACH, SHADE
 from aqr.synth.solids import Texture
 
 CELLS = int(2 * REACH / CELL)
@@ -51,7 +51,7 @@ def paint(pool: Pool, moments: Moments) -> Shadows:
     gap = (moments.corners[:, :, :4, :2].mean(2) - middle[:, None]).abs().amax(-1)
     moving = (owners >= 0) & (gap < REACH)
 
-    light = _scenery(pool, moments, first)
+    light = _painted(pool, pool.shadows, moments, first)
     sunny = [b for b, own in enumerate(casts) if own.weather.sun.max() > 0.5]
     if sunny:
         some = torch.tensor(sunny).to(pool.device, non_blocking=True)
@@ -62,12 +62,13 @@ def paint(pool: Pool, moments: Moments) -> Shadows:
     light = light / 255
     light[:, [0, -1]], light[:, :, [0, -1]] = 1.0, 1.0
     under = _beneath(moments.corners[:, :, :4, :2], moving & (moments.corners[:, :, 0, 2] < 0.7), origin)
-    sky = _box_blur(torch.where(under, 70.0, 255.0), 2) / 255
+    under |= _painted(pool, pool.feet, moments, first) > 0
+    sky = _box_blur(torch.where(under, float(SHADE), 255.0), 2) / 255
     return Shadows(origin, light, sky)
 
 
-def _scenery(pool: Pool, moments: Moments, first: Tensor) -> Tensor:
-    """[B, CELLS, CELLS] 0 … 255: the scenery's shadows; 0 beyond what is painted."""
+def _painted(pool: Pool, images: Tensor, moments: Moments, first: Tensor) -> Tensor:
+    """[B, CELLS, CELLS] 0 … 255 of the scenery's `pool.shadows` or `pool.feet`; 0 beyond what is painted."""
     cells = torch.arange(CELLS, device=pool.device)
     column, row = first[:, 0, None] + cells, first[:, 1, None] + cells
     rows, columns = pool.shadow_size[moments.scene].unbind(-1)
@@ -75,7 +76,7 @@ def _scenery(pool: Pool, moments: Moments, first: Tensor) -> Tensor:
     place = (
         torch.where(in_rows, row, 0)[:, :, None] * columns[:, None, None] + torch.where(in_columns, column, 0)[:, None]
     )
-    light = pool.shadows[pool.shadow_start[moments.scene][:, None, None] + place]
+    light = images[pool.shadow_start[moments.scene][:, None, None] + place]
     return torch.where(in_rows[:, :, None] & in_columns[:, None], light, 0).float()
 
 

@@ -39,6 +39,9 @@ HEADLAMP: Final[Colour] = (0.85, 0.85, 0.75)
 TAILLAMP: Final[Colour] = (0.55, 0.02, 0.02)
 SIGNAL_ORANGE: Final[Colour] = (0.80, 0.20, 0.02)
 MACHINE_YELLOW: Final[Colour] = (0.70, 0.42, 0.02)
+VERDIGRIS: Final[Colour] = (0.08, 0.36, 0.21)
+LIME: Final[Colour] = (0.22, 0.44, 0.04)
+"""Both are worn by no annotated object."""
 
 
 def pick(rng: np.random.Generator, choices: tuple[Colour, ...]) -> Colour:
