@@ -2,7 +2,7 @@ import pytest
 import torch
 from tests.modulation.obvious import local_attention
 
-from aqr.modulation.route import LocalAttention, Router, window_index
+from aqr.modulation.route import LocalAttention, Router, attend_all, window_index
 from aqr.modulation.sites import Sites
 
 
@@ -23,6 +23,21 @@ def test_equals_standard_attention_over_the_window(views: int, max_views: int, w
     sites = random_sites(2, views, 9, (5, 8), seed=window)
     expected = local_attention(layer, queries, tokens, sites, max_views)
     assert torch.allclose(layer(queries, tokens, sites, max_views), expected, atol=1e-12)
+
+
+def test_layers_together_find_the_sum_of_what_each_finds_alone() -> None:
+    torch.manual_seed(0)
+    asked, expected = [], []
+    queries = torch.randn(2, 9, 12, dtype=torch.float64, requires_grad=True)
+    for views, max_views, window in [(1, 1, 3), (4, 2, 5), (2, 1, 1)]:
+        layer = LocalAttention(12, window, num_heads=3).double()
+        tokens = torch.randn(2, views, 5, 8, 12, dtype=torch.float64, requires_grad=True)
+        sites = random_sites(2, views, 9, (5, 8), seed=window)
+        asked.append((layer, tokens, sites, max_views))
+        expected.append(local_attention(layer, queries, tokens, sites, max_views))
+    assert torch.allclose(attend_all(queries, asked), torch.stack(expected).sum(0), atol=1e-12)
+    leaves = [queries, *(tokens for _, tokens, *_ in asked), *(p for layer, *_ in asked for p in layer.parameters())]
+    assert torch.autograd.gradcheck(lambda *_: attend_all(queries, asked), leaves, fast_mode=True)
 
 
 def test_a_query_that_nothing_sees_finds_nothing_and_has_finite_gradients() -> None:

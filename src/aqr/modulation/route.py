@@ -7,6 +7,8 @@ ever built.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -63,43 +65,32 @@ class LocalAttention(nn.Module):
         Returns:
             [B, Q, C]; 0 for a query that no map sees.
         """
-        batch, count, channels = queries.shape
-        ask, read = self._merged()
-        on_cells = nn.functional.linear(queries, *ask).to(tokens.dtype).view(batch, count, self.num_heads, channels)
-        seen = sites.visible.any(1)[..., None]
+        return attend_all(queries, [(self, tokens, sites, max_views)])
+
+    def attend(self, on_cells: Tensor, tokens: Tensor, sites: Sites, max_views: int) -> Tensor:
+        """Attended mean of the raw cells around each query.
+
+        Args:
+            on_cells: [B, Q, heads, C], what each head asks of a cell.
+            tokens: see `forward`, as are the others.
+            sites: likewise.
+            max_views: likewise.
+
+        Returns:
+            [B, Q, heads, C]; 0 for a query that no map sees.
+        """
+        batch, count, heads, channels = on_cells.shape
         slots = min(max_views, tokens.shape[1])
         # The backward pass keeps a score per head, query and cell of its windows.
-        countable = batch * count * slots * self.window_size**2 * self.num_heads < INDEXABLE
-        mean = None
+        countable = batch * count * slots * self.window_size**2 * heads < INDEXABLE
         if countable and sites.cells.dtype == torch.float32 and fused(on_cells, tokens, sites.cells):
             from aqr.modulation.kernels import window
 
             limit = window.shared_memory(tokens.device.index if tokens.is_cuda else None)
-            reading = window.reading(channels, self.num_heads, tokens.dtype, limit)
+            reading = window.reading(channels, heads, tokens.dtype, limit)
             if reading is not None:
-                mean = window.attend(on_cells, tokens, sites.cells, sites.visible, self.window_size, slots, reading)
-        if mean is None:
-            mean = self._attend(on_cells, tokens, sites, max_views)
-        found: Tensor = nn.functional.linear(mean.flatten(2).to(read[0].dtype), *read)
-        return found * seen
-
-    def _merged(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Weight and bias of the two linear maps that are left around attention to raw cells.
-
-        One makes of a query what each head asks of a cell, [heads · C, C]: `query`, then the transpose of `key`. The
-        other makes the answer of the heads' means, [C, heads · C]: `value`, then `out`. A few small products, and no
-        tensor with a row per query between them.
-        """
-        heads, channels = self.num_heads, self.query.in_features
-        width = channels // heads
-        scale = width**-0.5
-        key = self.key.weight.view(heads, width, channels).transpose(1, 2)
-        ask = (key @ (self.query.weight * scale).view(heads, width, channels)).flatten(0, 1)
-        asked = (key @ (self.query.bias * scale).view(heads, width, 1)).flatten()
-        out = self.out.weight.view(channels, heads, width).transpose(0, 1)
-        read = (out @ self.value.weight.view(heads, width, channels)).transpose(0, 1).flatten(1)
-        told = nn.functional.linear(self.value.bias[None], self.out.weight, self.out.bias)
-        return (ask, asked), (read, told[0])
+                return window.attend(on_cells, tokens, sites.cells, sites.visible, self.window_size, slots, reading)
+        return self._attend(on_cells, tokens, sites, max_views)
 
     def _attend(self, on_cells: Tensor, tokens: Tensor, sites: Sites, max_views: int) -> Tensor:
         """`kernels.window.attend` in plain PyTorch, which also allows for float64."""
@@ -109,7 +100,55 @@ class LocalAttention(nn.Module):
         seen = valid.any(-1)[..., None, None]
         scores = scores.masked_fill(~(valid[:, :, None] | ~seen), float("-inf"))
         attention = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(cells.dtype)
-        return attention @ cells
+        return attention @ cells * seen
+
+
+def attend_all(queries: Tensor, asked: Sequence[tuple[LocalAttention, Tensor, Sites, int]]) -> Tensor:
+    """Sum of what several layers of the same channels and heads find, with as few products as one of them takes.
+
+    Args:
+        queries: [B, Q, C].
+        asked: layers, and the tokens, sites and max_views that each is called with.
+
+    Returns:
+        [B, Q, C].
+    """
+    layers = [layer for layer, *_ in asked]
+    heads = (*queries.shape[:2], layers[0].num_heads)
+    ask, read, told = _merged(layers)
+    with_one = nn.functional.pad(queries, (0, ALIGNED), value=1.0)
+    found = []
+    for n, (layer, tokens, sites, max_views) in enumerate(asked):
+        on_cells = nn.functional.linear(with_one, ask[n]).to(tokens.dtype).view(*heads, queries.shape[2])
+        mean = layer.attend(on_cells, tokens, sites, max_views)
+        # Where no map sees a query, its mean is 0.
+        found.append(mean.flatten(2).to(read.dtype) @ read[n] + told[n] * sites.visible.any(1)[..., None])
+    return sum(found[1:], start=found[0])
+
+
+def _merged(layers: Sequence[LocalAttention]) -> tuple[Tensor, Tensor, Tensor]:
+    """The linear maps that are left around attention to raw cells, with one batched product for all of them.
+
+    ask [layers, heads · C, C + ALIGNED] makes of a query, and of ones behind it, what each head asks of a cell:
+    `query`, then the transpose of `key`. read [layers, heads · C, C] makes of the heads' means the answer: `value`,
+    then `out`, but for their biases, which are told [layers, C]. No tensor has a row per query between them.
+    """
+    heads, channels = layers[0].num_heads, layers[0].query.in_features
+    width = channels // heads
+    scale = width**-0.5
+    inner = torch.stack([layer.key.weight for layer in layers] + [layer.value.weight for layer in layers])
+    query = torch.stack([layer.query.weight for layer in layers]) * scale
+    bias = torch.stack([layer.query.bias for layer in layers])[..., None] * scale
+    out = torch.stack([layer.out.weight for layer in layers])
+    asking = torch.cat([query, nn.functional.pad(bias, (0, ALIGNED - 1))], -1)
+    telling = nn.functional.pad(out.view(-1, channels, heads, width).permute(0, 2, 3, 1), (0, ALIGNED))
+    both = inner.view(-1, heads, width, channels).transpose(-1, -2) @ torch.cat(
+        [asking.view(-1, heads, width, channels + ALIGNED), telling]
+    )
+    ask, read = both.flatten(1, 2).chunk(2)
+    value = torch.stack([layer.value.bias for layer in layers])
+    told = (out * value[:, None]).sum(-1) + torch.stack([layer.out.bias for layer in layers])
+    return ask, read[..., :channels], told
 
 
 def window_index(sites: Sites, window_size: int, max_views: int) -> tuple[Tensor, Tensor]:
@@ -201,10 +240,11 @@ class Router(nn.Module):
         images: tuple[Tensor, Sites] | None,
     ) -> Tensor:
         """What the logits are read off, [B, Q, C]; arguments as for `forward`."""
-        state = query_embed
+        asked = []
         if bev is not None:
-            state = state + self.lidar_attention(query_embed, *bev, max_views=1)
+            asked.append((self.lidar_attention, *bev, 1))
         if images is not None:
-            state = state + self.camera_attention(query_embed, *images, max_views=MAX_VIEWS)
+            asked.append((self.camera_attention, *images, MAX_VIEWS))
+        state = query_embed + attend_all(query_embed, asked) if asked else query_embed
         # Smooth: in bf16 a kink would turn rounding into gradients of the wrong units (4 % error where SiLU has 0.5 %).
         return nn.functional.silu(self.hidden(self.norm(state)))

@@ -150,7 +150,8 @@ class _Scale(torch.autograd.Function):
         flat, weights, gate, kept = ctx.saved_tensors
         cells = ctx.numbers[0]
         slope = d_out.flatten(0, 1).contiguous(memory_format=ctx.order)
-        d_features = torch.empty_like(flat, memory_format=ctx.order)
+        # Not empty_like, which compiled code fills where it is given a memory format.
+        d_features = flat.new_empty_strided(flat.shape, flat.stride())
         d_weights = torch.empty_like(weights)
         blocks = triton.cdiv(cells, ctx.shape["SIZE"])
         d_gate = weights.new_empty(flat.shape[0] * blocks) if gate is not None else None
