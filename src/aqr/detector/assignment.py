@@ -120,8 +120,8 @@ def on_its_way(values: Tensor, host: Tensor) -> Callable[[], None]:
     host.copy_(values, non_blocking=True)
     if not values.is_cuda:
         return lambda: None
-    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    arrived.record()  # type: ignore[no-untyped-call]
+    arrived = torch.cuda.Event()
+    arrived.record()
     return arrived.synchronize  # type: ignore[no-any-return]
 
 

@@ -65,7 +65,8 @@ def noised_queries(
     """
     truth = objects.boxes, objects.labels, objects.present
     found = wrap(_displaced)(*truth, noise, pc_range, config.noise_scale, config.split)
-    return NoisedQueries(*found, noise.shape[2])
+    reference_points, boxes, labels, present, near = found
+    return NoisedQueries(reference_points, boxes, labels, present, near, noise.shape[2])
 
 
 def _displaced(

@@ -273,7 +273,15 @@ class Detector(nn.Module):
         """
         self._compiled = True
         position = self.position
-        parts = [self.lidar_encoder, self.image_encoder, position, self.decoder, self.heads, position.bev, position.ray]
+        parts: list[nn.Module | None] = [
+            self.lidar_encoder,
+            self.image_encoder,
+            position,
+            self.decoder,
+            self.heads,
+            position.bev,
+            position.ray,
+        ]
         # CMT's sparse convolutions have shapes that depend on the points.
         if not isinstance(self.lidar_encoder, LidarEncoder):
             parts.remove(self.lidar_encoder)

@@ -178,13 +178,13 @@ class _Shape:
         else:
             stages = [graph.replay for graph in self.graphs]
         stages[0]()
-        arrived = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
+        arrived = torch.cuda.Event() if on_gpu else None
         if arrived is not None:
-            arrived.record()  # type: ignore[no-untyped-call]
+            arrived.record()
         stages[1]()
         self._divisors.copy_(mean_over_ranks(self._counts))
         if arrived is not None:
-            arrived.synchronize()  # type: ignore[no-untyped-call]
+            arrived.synchronize()
         assert self._tables is not None
         found = assign(self._tables, box_counts)
         if self._matched is None:

@@ -15,7 +15,7 @@ MOST_NUMBERS: Final = 256
 """Room for numbers beside the gradients."""
 
 
-class Processes(DDPStrategy):
+class Processes(DDPStrategy):  # type: ignore[misc]
     """A process per GPU, started and connected by Lightning; gradients are averaged by `Mean`.
 
     PyTorch's `DistributedDataParallel` would watch every parameter's gradient come, search each step for parameters
