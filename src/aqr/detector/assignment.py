@@ -120,9 +120,9 @@ def on_its_way(values: Tensor, host: Tensor) -> Callable[[], None]:
     host.copy_(values, non_blocking=True)
     if not values.is_cuda:
         return lambda: None
-    arrived = torch.cuda.Event()
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
     arrived.record()
-    return arrived.synchronize  # type: ignore[no-any-return]
+    return arrived.synchronize
 
 
 def host_like(values: Tensor) -> Tensor:

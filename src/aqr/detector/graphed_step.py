@@ -178,7 +178,7 @@ class _Shape:
         else:
             stages = [graph.replay for graph in self.graphs]
         stages[0]()
-        arrived = torch.cuda.Event() if on_gpu else None
+        arrived = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
         if arrived is not None:
             arrived.record()
         stages[1]()
