@@ -1,16 +1,21 @@
 """Padded batches and three stages give what the detector gives in one piece."""
 
+import contextlib
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from aqr.batch import Batch
 from aqr.config import Config
 from aqr.detector import Detector
 from aqr.detector import graphed_step as module
 from aqr.detector.graphed_step import GraphedStep
+from aqr.detector.inputs import Inputs
 
 WHOLE: dict[str, Any] = {
     "detector": {
@@ -123,6 +128,41 @@ def test_a_point_that_is_not_finite_shows_and_is_gone_in_the_next_batch(
     good = step(toy_batch(clutter=400))
     assert good.output.finite
     assert good.loss.isfinite()
+
+
+class NothingOfTheHost(TorchDispatchMode):
+    """Refuses operations that read a tensor in host memory."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        for value in tree_leaves((arguments, options)):
+            assert not isinstance(value, torch.Tensor) or value.device.type == "meta", function
+        return function(*arguments, **(options or {}))
+
+
+def test_what_graphs_hold_reads_no_memory_of_the_host_and_no_value(
+    small_config: Callable[..., Config], toy_batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A copy from the host would be repeated by a graph from wherever it was then; a value would have to be waited for.
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    detector = build(small_config(**WHOLE)).to("meta")
+    inputs = elsewhere(Inputs.of(toy_batch(), detector.settings.denoising.groups, None, 8))
+    with NothingOfTheHost():
+        output = detector.run(inputs)
+        costs = detector.costs(output)
+        sums, counts = detector.losses_aside(output)
+        matched = torch.zeros(costs.shape[:3], dtype=torch.int64, device="meta")
+        losses = detector.losses_of(output, sums, counts, matched)
+        torch.stack(list(losses.values())).sum().backward()
+    assert len(losses) == 2 * 2 * 2 + 4 + 2 + 1
+    with pytest.raises(AssertionError), NothingOfTheHost():
+        torch.ones(2).to("meta")
+
+
+def elsewhere(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return torch.empty_like(value, device="meta")
+    changes = {field.name: elsewhere(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return dataclasses.replace(value, **changes)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
