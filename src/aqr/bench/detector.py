@@ -18,6 +18,7 @@ from aqr.detector.graph import GraphedDetector
 from aqr.detector.graphed_step import GraphedStep
 from aqr.training.module import autocast
 from aqr.training.optimizer import adamw
+from aqr.training.update import Update
 
 TARGET_STEP = 50.0
 TARGET_LATENCY = 6.0
@@ -49,7 +50,7 @@ def detector_config(reduced: bool, aqr: bool) -> Config:
 
 
 class TrainingStep:
-    """One step as `aqr train` takes it: forward, losses, backward, clipping, one look at the numbers, AdamW.
+    """One step as `aqr train` takes it: forward, losses, backward, clipping, AdamW, one look at the numbers.
 
     Args:
         config: of the detector.
@@ -68,19 +69,14 @@ class TrainingStep:
         if how == "compiled, with CUDA graphs":
             self.graphed = GraphedStep(self.detector, self._autocast)
         self.parts = PARTS if self.graphed is None else PARTS_OF_GRAPHS
-        self.optimizer = adamw(self.detector, config.train)
-        self.parameters = [p for p in self.detector.parameters() if p.requires_grad]
+        self.update = Update(self.detector, adamw(self.detector, config.train), config.train.grad_clip)
         self.generator = torch.Generator(batch.device).manual_seed(0)
 
     def __call__(self, mark: Callable[[str], None]) -> None:
         loss, losses = self._forward_and_backward(mark)
         mark(self.parts[-2])
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.train.grad_clip, norm)
-        torch.stack([loss.detach(), norm.float(), *(value.detach().float() for value in losses.values())]).tolist()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        numbers = torch.stack([loss.detach(), *(value.detach().float() for value in losses.values())])
+        self.update(numbers)()
         mark("optimizer")
 
     def _forward_and_backward(self, mark: Callable[[str], None]) -> tuple[Tensor, dict[str, Tensor]]:

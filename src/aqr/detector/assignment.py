@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -113,21 +112,6 @@ def _table(
     of_class, distance = _cost_parts(logits.float(), codes.float(), boxes, labels, code_weights)
     costs = cls * of_class + bbox * distance
     return costs.nan_to_num(UNUSABLE, UNUSABLE, -UNUSABLE).transpose(-1, -2).contiguous()
-
-
-def on_its_way(values: Tensor, host: Tensor) -> Callable[[], None]:
-    """Copy values to host memory, page-locked where they come from a GPU; the result waits until they are there."""
-    host.copy_(values, non_blocking=True)
-    if not values.is_cuda:
-        return lambda: None
-    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    arrived.record()
-    return arrived.synchronize
-
-
-def host_like(values: Tensor) -> Tensor:
-    """Host memory for values of this shape, page-locked where they come from a GPU."""
-    return torch.empty_like(values, device="cpu", pin_memory=values.is_cuda)
 
 
 def _threads() -> int:

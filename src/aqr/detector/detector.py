@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from aqr.batch import Batch
 from aqr.config import Config
-from aqr.detector.assignment import assign, cost_tables, host_like, on_its_way
+from aqr.detector.assignment import assign, cost_tables
 from aqr.detector.coding import Detections, decode
 from aqr.detector.denoising import NoisedQueries, attention_mask, noised_queries
 from aqr.detector.depth import ImageDepth, object_depths
@@ -26,6 +26,7 @@ from aqr.detector.objects import Objects, padding, placed
 from aqr.detector.parts import build_parts
 from aqr.detector.position import BevEmbedding, inverse
 from aqr.detector.solo import solo_log_weights, solo_losses, solo_mask, solo_parts
+from aqr.detector.transfer import host_like, on_its_way
 from aqr.detector.wrapping import Wrap, as_it_is
 from aqr.modulation import AQRModulation, AQROutput, AttentionRouting
 

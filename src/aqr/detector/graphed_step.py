@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from aqr.batch import Batch
-from aqr.detector.assignment import assign, host_like
+from aqr.detector.assignment import assign
 from aqr.detector.denoising import drawn_noise
 from aqr.detector.detector import Detector, DetectorOutput
 from aqr.detector.inputs import NOWHERE, Inputs, Truth
 from aqr.detector.losses import COUNTS, mean_over_ranks
 from aqr.detector.objects import padding
+from aqr.detector.transfer import host_like
 
 POINTS_MULTIPLE: Final = 65_536
 """Room for points grows by this much; a batch that needs more room makes all graphs anew."""

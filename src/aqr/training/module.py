@@ -23,6 +23,7 @@ from aqr.training.adaptation import Adaptation
 from aqr.training.checkpoint import Checkpoint
 from aqr.training.optimizer import adamw, one_cycle, set_lr
 from aqr.training.ranks import Mean
+from aqr.training.update import Update
 
 SKIPPED_IN_ROW_LIMIT: Final = 50
 """Skipped steps in a row after which a run stops: no later batch will help it."""
@@ -151,7 +152,11 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
         self._live_buffers = list(self.detector.buffers())
         self._saved_buffers = [torch.empty_like(buffer) for buffer in self._live_buffers]
         if self._restored is not None:
-            self.optimizers(use_pl_optimizer=False).load_state_dict(self._restored.optimizer)
+            optimizer = self.optimizers(use_pl_optimizer=False)
+            optimizer.load_state_dict(self._restored.optimizer)
+            # Which kernel computes is no part of the state, but comes with it.
+            for group in optimizer.param_groups:
+                group["fused"] = True
             if fp16:
                 self._scaler.load_state_dict(self._restored.scaler)
             self._restored = None
@@ -189,30 +194,19 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
             statistics = measure(output.aqr, output.bev, output.images).all_reduce()
         if output.aqr is not None and takes_snapshot:
             maps = {"weight_map_bev": output.aqr.bev_map, "weight_map_pers": output.aqr.image_maps}
-        numbers = torch.stack([(~output.finite).float(), found.loss, *(value.float() for value in losses.values())])
+        numbers = torch.stack(
+            [torch.where(output.finite, 0.0, torch.nan), found.loss, *(value.float() for value in losses.values())]
+        )
         del found, output
-        shares = numbers.new_zeros(0)
         if self._ranks is not None:
-            numbers, shares = self._ranks(numbers)
+            numbers = self._ranks(numbers)
         self._scaler.unscale_(optimizer)
-
-        parameters = [p for p in self.detector.parameters() if p.grad is not None]
-        grad_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        router_norm = self._router_grad_norm()
-        # Before the host waits for the numbers, so that the GPU has this to do; a skipped step drops the gradients.
-        torch.nn.utils.clip_grads_with_norm_(parameters, self.train_config.grad_clip, grad_norm)
-        norms = torch.stack([grad_norm.float(), grad_norm.new_zeros(()) if router_norm is None else router_norm])
-        values = torch.cat([norms, numbers, shares]).tolist()
-        norm, router, poisoned, total, *parts = values[: len(norms) + len(numbers)]
-        skipped = poisoned > 0 or not all(map(math.isfinite, (total, norm, *parts)))
+        read = Update(self.detector, optimizer, self.train_config.grad_clip)(numbers)
+        self._scaler.update()
+        norm, router, poisoned, total, *parts = read()
+        skipped = not all(map(math.isfinite, (norm, router, poisoned, total, *parts)))
         if skipped:
             torch._foreach_copy_(self._live_buffers, self._saved_buffers)
-        else:
-            if self._ranks is not None:
-                self._ranks.forget_unused(values[-len(shares) :])
-            optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        self._scaler.update()
 
         self.step += 1
         decision = None
@@ -223,7 +217,7 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
             losses=dict(zip(losses, parts, strict=True)),
             loss=total,
             grad_norm=norm,
-            router_grad_norm=None if router_norm is None else router,
+            router_grad_norm=None if self.detector.aqr is None else router,
             lr=lr,
             skipped=skipped,
             statistics=None if skipped else statistics,
@@ -232,7 +226,7 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
             settings=settings,
             decision=decision,
         )
-        self._count_skipped(self.result, poisoned > 0)
+        self._count_skipped(self.result, math.isnan(poisoned))
 
     def _forward_and_backward(self, batch: Batch, generator: torch.Generator) -> Pass:
         """Losses of this rank's batch, and gradients of their scaled sum in the parameters."""
@@ -245,12 +239,6 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
         loss = torch.stack([value.float() for value in losses.values()]).sum()
         torch.autograd.backward(self._scaler.scale(loss))
         return Pass({name: value.detach() for name, value in losses.items()}, loss.detach(), output)
-
-    def _router_grad_norm(self) -> Tensor | None:
-        if self.detector.aqr is None:
-            return None
-        gradients = [p.grad for p in self.detector.aqr.router.parameters() if p.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients).float()
 
     def _count_skipped(self, result: StepResult, bad_points: bool) -> None:
         if not result.skipped:

@@ -43,10 +43,10 @@ class Mean:
         norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         buffers = [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
         self._statistics: list[Tensor] = buffers
-        # Numbers and flags have the end of the tensor.
+        # Numbers have the end of the tensor.
         sizes = [-(-t.numel() // ALIGNED) * ALIGNED for t in (*self._parameters, *buffers)]
         like = self._parameters[0]
-        self._flat = torch.zeros(sum(sizes) + len(self._parameters) + MOST_NUMBERS, device=like.device)
+        self._flat = torch.zeros(sum(sizes) + MOST_NUMBERS, device=like.device)
         self._said = self._flat[sum(sizes) :]
         starts = [sum(sizes[:n]) for n in range(len(sizes))]
         views = [
@@ -54,27 +54,27 @@ class Mean:
             for t, start in zip((*self._parameters, *buffers), starts, strict=True)
         ]
         self._gradients, self._averaged = views[: len(self._parameters)], views[len(self._parameters) :]
-        self._used: list[bool] = []
-        self._flags = torch.empty(0)
+        # Which parameters are in use is known on the host, long before the gradients are there.
+        self._hosts = dist.new_group(backend="gloo") if like.is_cuda else None
 
     def start(self) -> None:
         """Give every rank the weights and buffers of the first."""
         for tensor in self._module.state_dict().values():
             dist.broadcast(tensor, 0)
 
-    def __call__(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, numbers: Tensor) -> Tensor:
         """Average.
 
         Args:
             numbers: [K] float32 of this rank, K at most `MOST_NUMBERS`.
 
         Returns:
-            The means of the numbers [K], and of each parameter the share of ranks that used it, for `forget_unused`.
+            The means of the numbers [K], valid until the next call.
         """
         found = [p.grad for p in self._parameters]
         used = [gradient is not None for gradient in found]
-        if used != self._used:
-            self._used, self._flags = used, torch.tensor(used, dtype=torch.float32).to(numbers.device)
+        anywhere = torch.tensor(used, dtype=torch.uint8)
+        dist.all_reduce(anywhere, dist.ReduceOp.MAX, group=self._hosts)
         present = [gradient for gradient in found if gradient is not None]
         torch._foreach_copy_([v for v, is_used in zip(self._gradients, used, strict=True) if is_used], present)
         idle = [v for v, is_used in zip(self._gradients, used, strict=True) if not is_used]
@@ -82,18 +82,12 @@ class Mean:
             torch._foreach_zero_(idle)
         if self._statistics:
             torch._foreach_copy_(self._averaged, self._statistics)
-        said = self._said[: len(numbers) + len(used)]
-        torch.cat([numbers, self._flags], out=said)
+        said = self._said[: len(numbers)]
+        said.copy_(numbers)
         dist.all_reduce(self._flat)
         self._flat /= dist.get_world_size()
         if self._statistics:
             torch._foreach_copy_(self._statistics, self._averaged)
-        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
-            parameter.grad = gradient
-        return said[: len(numbers)], said[len(numbers) :]
-
-    def forget_unused(self, shares: list[float]) -> None:
-        """Take the gradient from parameters that no rank used."""
-        for parameter, share in zip(self._parameters, shares, strict=True):
-            if not share:
-                parameter.grad = None
+        for parameter, gradient, is_used in zip(self._parameters, self._gradients, anywhere.tolist(), strict=True):
+            parameter.grad = gradient if is_used else None
+        return said
