@@ -42,13 +42,13 @@ class Update:
         arrived = on_its_way(values, host := host_like(values))
         torch.nn.utils.clip_grads_with_norm_(parameters, self._grad_clip, norm)
         # What a GradScaler tells a fused optimizer; the optimizer then neither counts the step nor takes it.
-        self._optimizer.found_inf = unusable
+        self._optimizer.found_inf = unusable  # type: ignore[attr-defined]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
         def read() -> list[float]:
             arrived()
-            return host.tolist()  # type: ignore[no-any-return]
+            return host.tolist()
 
         return read
 
