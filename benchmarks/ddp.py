@@ -1,9 +1,9 @@
 """How training scales over the GPUs of one host, and whether its ranks agree.
 
-    python benchmarks/ddp.py [--ranks 1,2] [--steps 40] [--compile] [--toy] [--out ddp.json]
+    python benchmarks/ddp.py [--ranks 1,2] [--steps 40] [--compile true|graphs] [--toy] [--out ddp.json]
 
 Trains the detector of configs/nuscenes_r50_320x800.yaml with AQR on random batches of 4 samples per rank, as `aqr
-train` does (Lightning, DDP, NCCL; on CPUs gloo), once for each number of ranks. Efficiency is the step time of one
+train` does (Lightning, NCCL; on CPUs gloo), once for each number of ranks. Efficiency is the step time of one
 rank over that of several. Checked on the way: weights are equal on all ranks at the end; a batch with a NaN point on
 the last rank makes every rank skip that step and change nothing; statistics are those of all ranks.
 """
@@ -38,7 +38,7 @@ from aqr.training.module import TrainingModule
 LIMIT_S = 300
 
 
-def settings(toy: bool, ranks: int, steps: int, compiled: bool) -> Config:
+def settings(toy: bool, ranks: int, steps: int, compiled: bool | str) -> Config:
     detector: dict[str, Any] = REDUCED if toy else {"image": {"freeze_norm": True}}
     return parse(
         {
@@ -185,11 +185,12 @@ def main() -> None:
     parser.add_argument("--ranks", default="1,2")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--warm-up", type=int, default=10)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", choices=["true", "graphs"], help="train.compile; as it is without")
     parser.add_argument("--toy", action="store_true", help="a small detector, for CPUs")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     options = {name: getattr(arguments, name) for name in ("steps", "warm_up", "compile", "toy")}
+    options["compile"] = {"true": True, "graphs": "graphs", None: False}[options["compile"]]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     report: dict[str, Any] = {"device": device, "torch": str(torch.__version__), **options, "runs": []}
     for ranks in map(int, arguments.ranks.split(",")):

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from aqr.config import Loss
-from aqr.detector.assignment import assign, match_cost
+from aqr.detector.assignment import assign, cost_tables, match_cost
 from aqr.detector.coding import encode
+from aqr.detector.objects import Objects, padding
 
 LOSS = Loss()
 WEIGHTS = torch.tensor(LOSS.code_weights)
@@ -39,6 +40,13 @@ def cost_slowly(logits: torch.Tensor, code: torch.Tensor, box: torch.Tensor, lab
     return 2.0 * cls + 0.25 * distance
 
 
+def matches(
+    logits: torch.Tensor, codes: torch.Tensor, boxes: torch.Tensor, labels: torch.Tensor, counts: list[int]
+) -> torch.Tensor:
+    objects = Objects.of(boxes, labels, padding(counts, 4))
+    return assign(cost_tables(logits, codes, objects, LOSS, WEIGHTS), counts)
+
+
 def test_cost_equals_its_definition() -> None:
     logits, codes, boxes, labels = make(1, 6, [4])
     cost = match_cost(logits[0, 0], codes[0, 0], boxes, labels, LOSS, WEIGHTS)
@@ -52,15 +60,15 @@ def test_cost_equals_its_definition() -> None:
 def test_pairs_have_the_least_total_cost(counts: list[int]) -> None:
     layers, queries = 2, 5
     logits, codes, boxes, labels = make(layers, queries, counts)
-    pairs = assign(logits, codes, boxes, labels, counts, LOSS, WEIGHTS)
-    matched = sum(min(n, queries) for n in counts)
-    assert pairs.sample.shape == pairs.query.shape == pairs.box.shape == (layers, matched)
+    matched = matches(logits, codes, boxes, labels, counts)
+    assert matched.shape[:2] == (layers, len(counts))
     first = np.cumsum([0, *counts])
     for layer in range(layers):
         for b, count in enumerate(counts):
-            here = pairs.sample[layer] == b
-            query, box = pairs.query[layer, here].tolist(), (pairs.box[layer, here] - first[b]).tolist()
-            assert len(set(query)) == len(set(box)) == len(query) == min(count, queries)
+            box = (matched[layer, b] >= 0).nonzero()[:, 0].tolist()
+            query = matched[layer, b, box].tolist()
+            assert len(set(query)) == len(query) == min(count, queries)
+            assert all(n < count for n in box)
             own = slice(first[b], first[b + 1])
             cost = match_cost(logits[layer, b], codes[layer, b], boxes[own], labels[own], LOSS, WEIGHTS).numpy()
             small = cost if count <= queries else cost.T
@@ -75,8 +83,7 @@ def test_perfect_predictions_are_matched_to_their_boxes() -> None:
     order = torch.tensor([6, 1, 3, 0, 7])
     codes[0, 0, order] = encode(boxes).nan_to_num(0.0)
     logits[0, 0, order, labels] = 5.0
-    pairs = assign(logits, codes, boxes, labels, [5], LOSS, WEIGHTS)
-    assert order[pairs.box[0]].tolist() == pairs.query[0].tolist()
+    assert matches(logits, codes, boxes, labels, [5])[0, 0, :5].tolist() == order.tolist()
 
 
 def test_numbers_that_are_not_finite_do_not_stop_the_assignment() -> None:
@@ -84,4 +91,4 @@ def test_numbers_that_are_not_finite_do_not_stop_the_assignment() -> None:
     codes[0, 0, 2] = float("nan")
     logits[0, 0, 4] = float("inf")
     boxes[1, 0] = float("inf")
-    assert assign(logits, codes, boxes, labels, [3], LOSS, WEIGHTS).query.shape == (1, 3)
+    assert len(set(matches(logits, codes, boxes, labels, [3])[0, 0, :3].tolist()) - {-1}) == 3

@@ -36,20 +36,13 @@ def test_the_loss_is_the_focal_loss_over_the_last_layers_assignment(
     detector, batch = build(config), toy_batch()
     output = detector(batch, generator=torch.Generator().manual_seed(0))
     found = detector.losses(output, batch)["loss_router_cls"].item()
-    pairs = assign(
-        output.queries.logits,
-        output.queries.codes,
-        batch.boxes,
-        batch.labels,
-        batch.box_counts,
-        config.detector.loss,
-        detector.code_weights,
-    )
+    matched = assign(detector.costs(output), batch.box_counts)[-1]
     assert output.aqr is not None
     assert output.aqr.class_logits is not None
     target = torch.zeros_like(output.aqr.class_logits)
-    for sample, query, box in zip(pairs.sample[-1], pairs.query[-1], pairs.box[-1], strict=True):
-        target[sample, query, batch.labels[box]] = 1
+    assert output.objects is not None
+    for sample, place in (matched >= 0).nonzero().tolist():
+        target[sample, matched[sample, place], output.objects.labels[sample, place]] = 1
     total = 0.0
     for logit, wanted in zip(output.aqr.class_logits.flatten().tolist(), target.flatten().tolist(), strict=True):
         p = 1 / (1 + math.exp(-logit))

@@ -44,34 +44,6 @@ def test_compiling_changes_no_number_and_compiles_once_for_all_batches(
     assert counting.graphs <= 15
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("enabled", [False, True])
-def test_cuda_graphs_train_as_the_plain_detector_does(
-    small_config: Callable[..., Config], toy_batch: Callable[..., Batch], enabled: bool
-) -> None:
-    config = small_config(aqr={"enabled": enabled}, detector={"image": {"freeze_norm": True}})
-    batches = [toy_batch(samples=2, boxes=8 * (1 + seed % 2), seed=seed).to("cuda") for seed in range(6)]
-
-    def curve(graphs: bool) -> list[float]:
-        torch.manual_seed(0)
-        detector = Detector(config).cuda().train()
-        if graphs:
-            detector.compile_parts(graphs=True)
-        optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-3, fused=True)
-        found = []
-        for batch in batches:
-            output = detector(batch, generator=torch.Generator("cuda").manual_seed(1))
-            loss = torch.stack(list(detector.losses(output, batch).values())).sum()
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            found.append(loss.item())
-        return found
-
-    assert curve(graphs=True) == pytest.approx(curve(graphs=False), rel=2e-2)
-
-
 class CountingBackend:
     """Runs what it is given, and counts the pieces."""
 

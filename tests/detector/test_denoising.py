@@ -6,14 +6,15 @@ from hypothesis import strategies as st
 
 from aqr import geometry
 from aqr.config import Denoising
-from aqr.detector.denoising import NoisedQueries, attention_mask, noised_queries, padding
+from aqr.detector.denoising import NoisedQueries, attention_mask, drawn_noise, noised_queries
+from aqr.detector.objects import Objects, padding, placed
 
 PC_RANGE = torch.tensor([-54.0, -54.0, -5.0, 54.0, 54.0, 3.0])
 
 
 def make(
-    counts: list[int], config: Denoising, seed: int = 0
-) -> tuple[torch.Tensor, torch.Tensor, NoisedQueries | None]:
+    counts: list[int], config: Denoising, seed: int = 0, multiple: int = 1
+) -> tuple[torch.Tensor, torch.Tensor, NoisedQueries]:
     rng = np.random.default_rng(seed)
     total = sum(counts)
     boxes = torch.tensor(
@@ -29,22 +30,35 @@ def make(
     )
     labels = torch.tensor(rng.integers(0, 10, total))
     generator = torch.Generator().manual_seed(seed)
-    return boxes, labels, noised_queries(boxes, labels, counts, PC_RANGE, config, generator)
+    rows = padding(counts, multiple)
+    noise = placed(drawn_noise(total, config.groups, generator, boxes.device), rows, 0.0)
+    return boxes, labels, noised_queries(Objects.of(boxes, labels, rows), noise, PC_RANGE, config)
 
 
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=4))
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=4), st.integers(1, 4))
 @settings(deadline=None, max_examples=30)
-def test_padding_lists_every_item_once(counts: list[int]) -> None:
-    rows, present = padding(counts)
-    assert rows[present].tolist() == list(range(sum(counts)))
-    assert present.sum(1).tolist() == counts
+def test_padding_lists_every_item_once(counts: list[int], multiple: int) -> None:
+    rows = padding(counts, multiple)
+    assert rows[rows >= 0].tolist() == list(range(sum(counts)))
+    assert (rows >= 0).sum(1).tolist() == counts
+    assert rows.shape[1] % multiple == 0
+    assert max([1, *counts]) <= rows.shape[1] < max([1, *counts]) + multiple
+
+
+def test_noise_does_not_depend_on_the_padding() -> None:
+    _, _, narrow = make([2, 3], Denoising(groups=4))
+    _, _, wide = make([2, 3], Denoising(groups=4), multiple=8)
+    for name in ("reference_points", "boxes", "labels", "near"):
+        of_narrow, of_wide = (getattr(n, name)[n.present] for n in (narrow, wide))
+        assert torch.equal(of_narrow, of_wide)
+    assert wide.present.shape == (2, 32)
+    assert not wide.near[~wide.present].any()
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.4])
 def test_copies_lie_inside_their_box_and_far_ones_are_background(scale: float) -> None:
     config = Denoising(groups=40, noise_scale=scale, split=0.75)
     boxes, labels, noised = make([3, 0, 5], config)
-    assert noised is not None
     assert noised.reference_points.shape == (3, 200, 3)
     points = geometry.denormalise(noised.reference_points, PC_RANGE)
     start = {0: 0, 2: 3}
@@ -74,22 +88,20 @@ def test_copies_lie_inside_their_box_and_far_ones_are_background(scale: float) -
 
 def test_noise_comes_from_the_generator() -> None:
     first, again, other = (make([4], Denoising(groups=2), seed)[2] for seed in (1, 1, 2))
-    assert first is not None
-    assert again is not None
-    assert other is not None
     assert torch.equal(first.reference_points, again.reference_points)
     assert not torch.equal(first.reference_points, other.reference_points)
 
 
-@pytest.mark.parametrize(("counts", "groups"), [([0, 0], 3), ([], 3), ([2, 1], 0)])
-def test_nothing_to_denoise(counts: list[int], groups: int) -> None:
-    assert make(counts, Denoising(groups=groups))[2] is None
+def test_nothing_to_denoise() -> None:
+    _, _, noised = make([0, 0], Denoising(groups=3))
+    assert noised.present.shape == (2, 3)
+    assert not noised.present.any()
+    assert not noised.near.any()
 
 
 def test_mask_separates_groups_and_hides_them_from_real_queries() -> None:
     queries, groups, counts = 3, 2, [2, 1]
     _, _, noised = make(counts, Denoising(groups=groups))
-    assert noised is not None
     mask = attention_mask(queries, noised)
     total = queries + groups * 2
     assert mask.shape == (2, 1, total, total)

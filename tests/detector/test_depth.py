@@ -12,7 +12,7 @@ from aqr.batch import Batch
 from aqr.config import Config
 from aqr.detector import Detector
 from aqr.detector.depth import NEAR_CORNER, ImageDepth, object_depths
-from aqr.detector.heatmap import sample_of
+from aqr.detector.objects import Objects, padding
 from aqr.detector.position import BevEmbedding, inverse
 from aqr.errors import InputError
 
@@ -75,7 +75,8 @@ def test_depth_learns_from_where_queries_look(depth: ImageDepth, toy_batch: Call
 def test_object_depths_are_those_of_the_nearest_object_in_each_cell(toy_batch: Callable[..., Batch]) -> None:
     batch = toy_batch(samples=3, boxes=None, seed=4)
     size = (16, 32)
-    got = object_depths(batch.boxes, sample_of(batch.box_counts, batch.device), batch.lidar2img, IMAGE, size).numpy()
+    objects = Objects.of(batch.boxes, batch.labels, padding(batch.box_counts))
+    got = object_depths(objects, batch.lidar2img, IMAGE, size).numpy()
     expected = np.full((18, *size), np.inf)
     samples = np.repeat(np.arange(3), batch.box_counts)
     corners = geometry.box_corners(batch.boxes.double().numpy())
@@ -100,7 +101,8 @@ def test_object_depths_are_those_of_the_nearest_object_in_each_cell(toy_batch: C
 
 def test_no_object_gives_no_depth(toy_batch: Callable[..., Batch]) -> None:
     batch = toy_batch(samples=2, boxes=0)
-    none = object_depths(batch.boxes, sample_of(batch.box_counts, batch.device), batch.lidar2img, IMAGE, (4, 8))
+    objects = Objects.of(batch.boxes, batch.labels, padding(batch.box_counts))
+    none = object_depths(objects, batch.lidar2img, IMAGE, (4, 8))
     assert none.shape == (12, 4, 8)
     assert none.isinf().all()
 
@@ -111,19 +113,20 @@ def test_loss_is_least_where_the_two_bins_around_the_depth_share(depth: ImageDep
     targets[0, 1, 0] = metres
     logits = torch.randn(1, 1, 20, 2, 2)
     chances = logits[0, 0, :, 1, 0].log_softmax(0)
-    got = depth.loss(logits, targets, torch.tensor(2.0))
-    torch.testing.assert_close(got, -(0.25 * chances[7] + 0.75 * chances[8]) / 2)
+    got, count = depth.loss(logits, targets)
+    torch.testing.assert_close(got, -(0.25 * chances[7] + 0.75 * chances[8]))
+    assert count == 1
     best = torch.full((1, 1, 20, 2, 2), -30.0)
     best[:, :, 7], best[:, :, 8] = np.log(0.25), np.log(0.75)
     entropy = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
-    assert depth.loss(best, targets, torch.tensor(1.0)).item() == pytest.approx(entropy, abs=1e-4)
+    assert depth.loss(best, targets)[0].item() == pytest.approx(entropy, abs=1e-4)
 
 
 @pytest.mark.parametrize("metres", [0.2, 1.0, 54 * 2**0.5, 400.0])
 def test_depths_outside_the_bins_count_as_the_outermost(depth: ImageDepth, metres: float) -> None:
     logits = torch.randn(1, 1, 20, 1, 1)
     wanted = logits[0, 0, :, 0, 0].log_softmax(0)[0 if metres <= 1 else -1]
-    got = depth.loss(logits, torch.full((1, 1, 1), metres), torch.tensor(1.0))
+    got, _ = depth.loss(logits, torch.full((1, 1, 1), metres))
     torch.testing.assert_close(got, -wanted)
 
 

@@ -293,9 +293,9 @@ def test_the_forward_pass_never_waits_for_the_gpu(small_config: MakeConfig, toy_
     detector(batch, generator=generator)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        detector(batch, generator=generator)
+        output = detector(batch, generator=generator)
         size = (16, 16)
-        bev_targets(batch.boxes, batch.labels, batch.box_counts, detector.pc_range, size)
-        image_targets(batch.boxes, batch.labels, batch.box_counts, batch.lidar2img, (64, 128), size)
+        bev_targets(output.objects, detector.pc_range, size)
+        image_targets(output.objects, batch.lidar2img, (64, 128), size)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -7,6 +7,7 @@ import torch
 from aqr import geometry
 from aqr.batch import Batch
 from aqr.detector.heatmap import bev_targets, heatmap_loss, image_targets
+from aqr.detector.objects import Objects, padding
 
 PC_RANGE = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
 
@@ -26,7 +27,7 @@ def test_bev_targets_are_gaussians_at_the_centres(toy_batch: Callable[..., Batch
     batch = toy_batch(samples=3, boxes=None, views=0, seed=5)
     batch.boxes[0, 0] = 60.0
     size = (18, 36)
-    got = bev_targets(batch.boxes, batch.labels, batch.box_counts, torch.tensor(PC_RANGE), size)
+    got = bev_targets(Objects.of(batch.boxes, batch.labels, padding(batch.box_counts)), torch.tensor(PC_RANGE), size)
     expected = np.zeros((3, 10, *size))
     n = 0
     for b, count in enumerate(batch.box_counts):
@@ -44,7 +45,7 @@ def test_bev_targets_are_gaussians_at_the_centres(toy_batch: Callable[..., Batch
 def test_image_targets_are_gaussians_where_a_camera_sees_the_centre(toy_batch: Callable[..., Batch]) -> None:
     batch = toy_batch(samples=2, boxes=5, seed=2)
     size, image, cell = (32, 64), (64, 128), 2
-    got = image_targets(batch.boxes, batch.labels, batch.box_counts, batch.lidar2img, image, size)
+    got = image_targets(Objects.of(batch.boxes, batch.labels, padding(batch.box_counts)), batch.lidar2img, image, size)
     assert got.shape == (12, 10, 32, 64)
     expected = np.zeros((12, 10, *size))
     for n in range(10):
@@ -75,12 +76,15 @@ def test_loss_equals_its_formula() -> None:
     for logit, target in zip(logits.flatten().tolist(), targets.flatten().tolist(), strict=True):
         p = 1 / (1 + np.exp(-logit))
         total -= (1 - p) ** 2 * np.log(p) if target == 1 else (1 - target) ** 4 * p**2 * np.log(1 - p)
-    assert heatmap_loss(logits, targets).item() == pytest.approx(total / 3, rel=1e-4)
+    found, count = heatmap_loss(logits, targets)
+    assert found.item() == pytest.approx(total, rel=1e-4)
+    assert count == 3
 
 
 def test_no_boxes_is_all_background(toy_batch: Callable[..., Batch]) -> None:
     batch = toy_batch(samples=2, boxes=0)
-    assert not bev_targets(batch.boxes, batch.labels, [0, 0], torch.tensor(PC_RANGE), (4, 4)).any()
-    targets = image_targets(batch.boxes, batch.labels, [0, 0], batch.lidar2img, (64, 128), (4, 8))
+    objects = Objects.of(batch.boxes, batch.labels, padding([0, 0], 4))
+    assert not bev_targets(objects, torch.tensor(PC_RANGE), (4, 4)).any()
+    targets = image_targets(objects, batch.lidar2img, (64, 128), (4, 8))
     assert targets.shape == (12, 10, 4, 8)
     assert not targets.any()

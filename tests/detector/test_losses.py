@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from aqr.config import Denoising, Loss
-from aqr.detector.assignment import assign
+from aqr.detector.assignment import assign, cost_tables
 from aqr.detector.coding import encode
-from aqr.detector.denoising import noised_queries
-from aqr.detector.losses import code_loss, denoising_losses, focal_loss, set_losses
+from aqr.detector.denoising import drawn_noise, noised_queries
+from aqr.detector.losses import code_loss, denoising_losses, divided, focal_loss, set_losses, stacked
+from aqr.detector.objects import Objects, padding, placed
 
 LOSS = Loss()
 WEIGHTS = [2, 2, 1, 1, 1, 1, 1, 1, 0.2, 0.2]
@@ -52,13 +53,16 @@ def test_focal_loss_equals_its_formula_and_survives_extremes() -> None:
 def test_set_losses_equal_a_loop_over_layers_queries_and_classes() -> None:
     counts = [3, 0, 2]
     logits, codes, boxes, labels = make(3, 6, counts)
-    losses = set_losses(logits, codes, boxes, labels, counts, LOSS, torch.tensor(WEIGHTS))
+    objects = Objects.of(boxes, labels, padding(counts, 4))
+    matched = assign(cost_tables(logits, codes, objects, LOSS, torch.tensor(WEIGHTS)), counts)
+    sums = set_losses(logits, codes, objects, matched, LOSS, torch.tensor(WEIGHTS))
+    losses = divided(sums, stacked({"matched": torch.tensor(5)}, logits.device))
     assert set(losses) == {f"{d}loss_{kind}" for d in ("", "d0.", "d1.") for kind in ("cls", "bbox")}
-    pairs = assign(logits, codes, boxes, labels, counts, LOSS, torch.tensor(WEIGHTS))
     for layer, name in enumerate(["d0.", "d1.", ""]):
         target = torch.zeros(3, 6, 10)
         bbox = 0.0
-        for b, q, n in zip(*(t[layer].tolist() for t in (pairs.sample, pairs.query, pairs.box)), strict=True):
+        for b, place in (matched[layer] >= 0).nonzero().tolist():
+            q, n = matched[layer, b, place], place + (0, 3, 3)[b]
             target[b, q, labels[n]] = 1
             bbox += l1_slowly(codes[layer, b, q], boxes[n])
         flat = zip(logits[layer].flatten().tolist(), target.flatten().tolist(), strict=True)
@@ -89,11 +93,13 @@ def test_denoising_losses_equal_a_loop() -> None:
     _, _, boxes, labels = make(1, 1, counts)
     pc_range = torch.tensor([-54.0, -54.0, -5.0, 54.0, 54.0, 3.0])
     generator = torch.Generator().manual_seed(0)
-    noised = noised_queries(boxes, labels, counts, pc_range, Denoising(groups=4), generator)
-    assert noised is not None
+    rows = padding(counts)
+    noise = placed(drawn_noise(5, 4, generator, boxes.device), rows, 0.0)
+    noised = noised_queries(Objects.of(boxes, labels, rows), noise, pc_range, Denoising(groups=4))
     logits, codes = torch.randn(2, 2, 12, 10), torch.randn(2, 2, 12, 10)
-    losses = denoising_losses(logits, codes, noised, Loss(dn=0.5), torch.tensor(WEIGHTS))
+    sums = denoising_losses(logits, codes, noised, Loss(dn=0.5), torch.tensor(WEIGHTS))
     near = int(noised.near.sum())
+    losses = divided(sums, stacked({"near": noised.near.sum(), "present": torch.tensor(20)}, logits.device))
     assert 0 < near < 20
     for layer, name in enumerate(["d0.", ""]):
         cls = bbox = 0.0
@@ -112,11 +118,15 @@ def test_denoising_losses_equal_a_loop() -> None:
 
 def test_a_batch_without_boxes_still_teaches_background() -> None:
     logits, codes, boxes, labels = make(2, 4, [0, 0])
-    losses = set_losses(logits, codes, boxes, labels, [0, 0], LOSS, torch.tensor(WEIGHTS))
-    losses |= denoising_losses(logits[:, :, :0], codes[:, :, :0], None, LOSS, torch.tensor(WEIGHTS))
-    assert losses["loss_bbox"] == 0
-    assert losses["dn_loss_cls"] == 0
-    assert losses["loss_cls"] > 0
-    sum(losses.values()).backward()
+    rows = padding([0, 0])
+    objects, nothing = Objects.of(boxes, labels, rows), torch.full((2, 2, 1), -1)
+    losses = set_losses(logits, codes, objects, nothing, LOSS, torch.tensor(WEIGHTS))
+    noised = noised_queries(objects, torch.zeros(2, 1, 4, 3), torch.tensor([-54.0, -54, -5, 54, 54, 3]), Denoising())
+    losses |= denoising_losses(logits, codes, noised, LOSS, torch.tensor(WEIGHTS))
+    assert not losses["loss_bbox"].any()
+    assert not losses["dn_loss_cls"].any()
+    assert not losses["dn_loss_bbox"].any()
+    assert (losses["loss_cls"] > 0).all()
+    sum(value.sum() for value in losses.values()).backward()
     assert logits.grad is not None
     assert (logits.grad > 0).all()

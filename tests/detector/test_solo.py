@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from aqr.batch import Batch
 from aqr.config import Config, parse
 from aqr.detector import Detector, DetectorOutput
+from aqr.detector.assignment import assign, cost_tables
 from aqr.detector.attention import Attention
 from aqr.detector.decoder import Decoder
 from aqr.detector.losses import set_losses
@@ -75,10 +76,11 @@ def test_each_layer_has_its_own_weights_and_a_silent_sensor_is_not_read() -> Non
 
 def test_solo_groups_see_themselves_alone() -> None:
     among = torch.tensor([[True, False, True], [True, True, True], [False, False, True]])[None, None]
-    mask = solo_mask(among, others=3, count=2)[0, 0]
+    mask = solo_mask(among, 3, 2, among.device)[0, 0]
     expected = torch.block_diag(among[0, 0].float(), torch.ones(2, 2), torch.ones(2, 2)).bool()
     assert torch.equal(mask, expected)
-    assert torch.equal(solo_mask(None, 3, 2)[0, 0], torch.block_diag(*(torch.ones(n, n) for n in (3, 2, 2))).bool())
+    alone = solo_mask(None, 3, 2, among.device)[0, 0]
+    assert torch.equal(alone, torch.block_diag(*(torch.ones(n, n) for n in (3, 2, 2))).bool())
 
 
 def test_solo_log_weights_silence_the_other_sensor() -> None:
@@ -196,14 +198,10 @@ def test_solo_losses_are_those_of_a_query_set_of_their_own(
     detector = build(small_config(detector={"loss": {"solo": 0.5}}))
     output = run(detector, batch)
     losses = detector.losses(output, batch)
-    truth = batch.boxes, batch.labels, batch.box_counts
+    objects, weights, total = output.objects, (detector.settings.loss, detector.code_weights), len(batch.boxes)
     for number, name in enumerate(("lidar", "camera")):
-        alone = set_losses(
-            output.solo.logits[number : number + 1],
-            output.solo.codes[number : number + 1],
-            *truth,
-            detector.settings.loss,
-            detector.code_weights,
-        )
-        torch.testing.assert_close(losses[f"{name}.loss_cls"], 0.5 * alone["loss_cls"])
-        torch.testing.assert_close(losses[f"{name}.loss_bbox"], 0.5 * alone["loss_bbox"])
+        found = output.solo.logits[number : number + 1], output.solo.codes[number : number + 1]
+        matched = assign(cost_tables(*found, objects, *weights), batch.box_counts)
+        alone = set_losses(*found, objects, matched, *weights)
+        torch.testing.assert_close(losses[f"{name}.loss_cls"], 0.5 * alone["loss_cls"][0] / total)
+        torch.testing.assert_close(losses[f"{name}.loss_bbox"], 0.5 * alone["loss_bbox"][0] / total)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from aqr.batch import Batch
 from aqr.bench.inputs import random_batch
@@ -14,8 +15,10 @@ from aqr.bench.timing import Clock, Timing
 from aqr.config import Config, parse
 from aqr.detector import Detector
 from aqr.detector.graph import GraphedDetector
+from aqr.detector.graphed_step import GraphedStep
 from aqr.training.module import autocast
 from aqr.training.optimizer import adamw
+from aqr.training.update import Update
 
 TARGET_STEP = 50.0
 TARGET_LATENCY = 6.0
@@ -26,6 +29,7 @@ BOXES = 30
 POINTS = 250_000
 How = Literal["plain", "compiled", "compiled, with CUDA graphs"]
 PARTS = ["forward", "losses", "backward", "optimizer"]
+PARTS_OF_GRAPHS = ["forward, losses, backward", "optimizer"]
 
 REDUCED = {
     "num_query": 200,
@@ -46,7 +50,7 @@ def detector_config(reduced: bool, aqr: bool) -> Config:
 
 
 class TrainingStep:
-    """One step as `aqr train` takes it: forward, losses, backward, one look at the numbers, clipping, AdamW.
+    """One step as `aqr train` takes it: forward, losses, backward, clipping, AdamW, one look at the numbers.
 
     Args:
         config: of the detector.
@@ -60,14 +64,26 @@ class TrainingStep:
         self.batch = batch
         self.detector = Detector(config).to(batch.device).train()
         if how != "plain":
-            self.detector.compile_parts(graphs=how == "compiled, with CUDA graphs")
-        self.optimizer = adamw(self.detector, config.train)
-        self.parameters = [p for p in self.detector.parameters() if p.requires_grad]
+            self.detector.compile_parts()
+        self.graphed: GraphedStep | None = None
+        if how == "compiled, with CUDA graphs":
+            self.graphed = GraphedStep(self.detector, self._autocast)
+        self.parts = PARTS if self.graphed is None else PARTS_OF_GRAPHS
+        self.update = Update(self.detector, adamw(self.detector, config.train), config.train.grad_clip)
         self.generator = torch.Generator(batch.device).manual_seed(0)
 
     def __call__(self, mark: Callable[[str], None]) -> None:
-        precision = self.config.train.precision if self.batch.device.type == "cuda" else "32"
-        with autocast(self.batch.device, precision):
+        loss, losses = self._forward_and_backward(mark)
+        mark(self.parts[-2])
+        numbers = torch.stack([loss.detach(), *(value.detach().float() for value in losses.values())])
+        self.update(numbers)()
+        mark("optimizer")
+
+    def _forward_and_backward(self, mark: Callable[[str], None]) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.graphed is not None:
+            found = self.graphed(self.batch, self.generator)
+            return found.loss, found.losses
+        with self._autocast():
             output = self.detector(self.batch, generator=self.generator)
             mark("forward")
             losses = self.detector.losses(output, self.batch)
@@ -75,14 +91,11 @@ class TrainingStep:
         mark("losses")
         loss = torch.stack([value.float() for value in losses.values()]).sum()
         torch.autograd.backward(loss)
-        mark("backward")
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.train.grad_clip, norm)
-        torch.stack([loss.detach(), norm.float(), *(value.detach().float() for value in losses.values())]).tolist()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        mark("optimizer")
+        return loss, losses
+
+    def _autocast(self) -> torch.autocast:
+        on_gpu = self.batch.device.type == "cuda"
+        return autocast(self.batch.device, self.config.train.precision if on_gpu else "32")
 
 
 def training_step(clock: Clock, how: How, alone: float | None) -> Section:
@@ -113,13 +126,16 @@ def _training_step(clock: Clock, how: How, alone: float | None) -> Section:
         config = detector_config(reduced, aqr)
         points = REDUCED_POINTS if reduced else POINTS
         step = TrainingStep(config, random_batch(config, samples, BOXES, points).to(clock.device), how)
-        parts = clock.time_parts(step, PARTS, warm_up=1 if reduced else 5)
+        parts = clock.time_parts(step, step.parts, warm_up=1 if reduced else 5)
         whole[aqr] = parts["whole"]
-        peaks[aqr] = clock.peak_mb(lambda step=step: step(lambda name: None))  # type: ignore[misc]
+        # Graphs hold their memory for good, so that a run of theirs takes none.
+        peaks[aqr] = None
+        if step.graphed is None:
+            peaks[aqr] = clock.peak_mb(lambda step=step: step(lambda name: None))  # type: ignore[misc]
         name = "with AQR" if aqr else "without AQR"
         goal = TARGET_STEP if aqr and not reduced else None
         section.rows.append(_row(f"training step {name}, {how}", whole[aqr], goal))
-        section.rows += [_row(f"  {part}", parts[part]) for part in PARTS]
+        section.rows += [_row(f"  {part}", parts[part]) for part in step.parts]
         del step
     share = 100 * (whole[True].median / whole[False].median - 1)
     goal = None if reduced else TARGET_SHARE

@@ -25,7 +25,8 @@ class Train(Section):
     precision: Annotated[Literal["32", "bf16", "16"], BeforeValidator(str)] = "bf16"
     compile: Literal[False, True, "graphs"] = False
     """Compile the detector with torch.compile: the first steps take minutes, the others less time. For GPUs; `graphs`
-    also runs most parts as CUDA graphs, which helps where the host is slow."""
+    also runs forward and backward pass as three CUDA graphs, which helps where the host is slow. It takes the graphs'
+    memory, and does without them (as `true`) where AQR's settings move or convolutions are sparse."""
     devices: Count = 1
     log_every: Count = 50
     stats_every: Count = 1000

@@ -5,37 +5,20 @@ from __future__ import annotations
 import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from aqr.config import Loss
 from aqr.detector.coding import CODE_VELOCITY, encode
-from aqr.detector.denoising import padding
+from aqr.detector.objects import Objects
 from aqr.detector.wrapping import Wrap, as_it_is
 
 MOST_THREADS: Final = 8
 UNUSABLE: Final = 1e4
 """Cost that stands for NaN or infinity: such a pair is matched last, and its loss says that something is wrong."""
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """M pairs of a query and a box for each of L decoder layers; every box has a query, or every query a box.
-
-    Attributes:
-        sample: [L, M] int64.
-        query: [L, M] int64.
-        box: [L, M] int64, index into the batch's boxes.
-    """
-
-    sample: Tensor
-    query: Tensor
-    box: Tensor
 
 
 def match_cost(
@@ -75,50 +58,51 @@ def _cost_parts(
 
 
 @torch.no_grad()
-def assign(
-    logits: Tensor,
-    codes: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
-    box_counts: list[int],
-    loss: Loss,
-    code_weights: Tensor,
-    wrap: Wrap = as_it_is,
-) -> Assignment:
-    """Match the queries of every layer and sample to that sample's boxes at the least total cost.
-
-    All costs come to the host in one transfer and all pairs go back in one.
+def cost_tables(
+    logits: Tensor, codes: Tensor, objects: Objects, loss: Loss, code_weights: Tensor, wrap: Wrap = as_it_is
+) -> Tensor:
+    """What it costs to give each object to each query, for every layer.
 
     Args:
         logits: [L, B, Q, 10].
         codes: [L, B, Q, 10].
-        boxes: [N, 9] of all samples behind one another.
-        labels: [N] int64.
-        box_counts: boxes of each sample.
+        objects: the ground truth.
         loss: weights of the two parts of the cost.
         code_weights: [10] weights of the numbers of a code.
         wrap: makes of a function of tensors what is called instead, such as its compiled form.
 
     Returns:
-        Assignment, on the device of logits.
+        [L, B, N, Q] float32, all of them numbers; what stands in empty places means nothing.
     """
-    layers, batch = logits.shape[:2]
-    slots, _ = padding(box_counts)
-    rows = slots.to(boxes.device, non_blocking=True)
-    own_boxes, own_labels = (t[rows] if len(t) else t.new_ones(*rows.shape, *t.shape[1:]) for t in (boxes, labels))
-    tables = _on_host(wrap(_table)(logits, codes, own_boxes, own_labels, loss.cls, loss.bbox, code_weights)).numpy()
+    found: Tensor = wrap(_table)(logits, codes, objects.boxes, objects.labels, loss.cls, loss.bbox, code_weights)
+    return found
 
-    problems = [(layer, sample) for sample in range(batch) for layer in range(layers)]
-    solve = _pool(os.getpid()).map
-    matched = list(solve(lambda at: linear_sum_assignment(tables[*at, : box_counts[at[1]]]), problems))
-    pairs, first = [], 0
-    for sample, count in enumerate(box_counts):
-        of_sample = np.array(matched[sample * layers : (sample + 1) * layers], dtype=np.int64)
-        box, query = of_sample[:, 0] + first, of_sample[:, 1]
-        pairs.append(np.stack([np.full_like(box, sample), query, box]))
-        first += count
-    found = torch.from_numpy(np.concatenate(pairs, axis=2)).to(logits.device, non_blocking=True)
-    return Assignment(*found.unbind(0))
+
+def assign(tables: Tensor, box_counts: list[int]) -> Tensor:
+    """Match the queries of every layer and sample to that sample's objects at the least total cost.
+
+    Every object has a query of its own, or where there are more objects than queries, every query an object.
+
+    Args:
+        tables: [L, B, N, Q] costs in host memory.
+        box_counts: objects of each sample.
+
+    Returns:
+        [L, B, N] int64 in host memory, the query of each object; -1 where there is none.
+    """
+    costs = tables.numpy()
+    matched = torch.full(tables.shape[:3], -1)
+    found = matched.numpy()
+
+    def solve(sample: int) -> None:
+        for layer in layers[sample // batch :: threads]:
+            box, query = linear_sum_assignment(costs[layer, sample % batch, : box_counts[sample % batch]])
+            found[layer, sample % batch, box] = query
+
+    layers, batch = range(len(tables)), len(box_counts)
+    threads = min(len(layers), -(-_threads() // max(batch, 1)))
+    list(_pool(os.getpid()).map(solve, range(threads * batch)))
+    return matched
 
 
 def _table(
@@ -130,13 +114,8 @@ def _table(
     return costs.nan_to_num(UNUSABLE, UNUSABLE, -UNUSABLE).transpose(-1, -2).contiguous()
 
 
-def _on_host(values: Tensor) -> Tensor:
-    """Values in host memory, through page-locked memory where they come from a GPU."""
-    if not values.is_cuda:
-        return values
-    found = values.to("cpu", non_blocking=True)
-    torch.cuda.current_stream(values.device).synchronize()
-    return found
+def _threads() -> int:
+    return max(1, min(MOST_THREADS, (os.cpu_count() or 1) - 1))
 
 
 @functools.cache
@@ -145,4 +124,4 @@ def _pool(process: int) -> ThreadPoolExecutor:
 
     A forked process inherits no threads, so each has its own.
     """
-    return ThreadPoolExecutor(max(1, min(MOST_THREADS, (os.cpu_count() or 1) - 1)), thread_name_prefix="assign")
+    return ThreadPoolExecutor(_threads(), thread_name_prefix="assign")

@@ -10,18 +10,19 @@ from torch.nn import functional as F
 
 from aqr import geometry
 from aqr.config import Denoising
+from aqr.detector.objects import Objects
 from aqr.detector.wrapping import Wrap, as_it_is
 
 
 @dataclass(frozen=True)
 class NoisedQueries:
-    """G groups, each with one noised copy of every box of a sample, padded to N, that of the fullest sample or more.
+    """G groups, each with one noised copy of every object of a sample and as many places as the table of objects has.
 
     Attributes:
         reference_points: [B, G · N, 3] in [0, 1]³ of pc_range; group-major.
-        boxes: [B, G · N, 9] the box that each copy came from; ones where padded.
+        boxes: [B, G · N, 9] the box that each copy came from; ones where there is none.
         labels: [B, G · N] int64 class of that box.
-        present: [B, G · N] bool, false where padded.
+        present: [B, G · N] bool.
         near: [B, G · N] bool, present and close enough to its box to be classified as its class; the others are
             background.
         groups: G.
@@ -35,58 +36,49 @@ class NoisedQueries:
     groups: int
 
 
-def noised_queries(
-    boxes: Tensor,
-    labels: Tensor,
-    box_counts: list[int],
-    pc_range: Tensor,
-    config: Denoising,
-    generator: torch.Generator | None = None,
-    multiple: int = 1,
-    wrap: Wrap = as_it_is,
-) -> NoisedQueries | None:
-    """Displace every box's centre at random, uniformly within `noise_scale` times the box.
+def drawn_noise(count: int, groups: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Where each copy of each box is moved to: [count, groups, 3], uniform in [0, 1).
+
+    Drawn box by box, so that a copy's noise does not depend on how wide the table of objects is.
 
     Args:
-        boxes: [N, 9] boxes of all samples behind one another.
-        labels: [N] int64.
-        box_counts: boxes of each sample.
-        pc_range: [6].
-        config: groups, noise_scale, split.
+        count: number of boxes.
+        groups: G.
         generator: source of the noise, on any device; the default one if None.
-        multiple: N is padded to a multiple of this, so that fewer shapes occur.
-        wrap: makes of a function of tensors what is called instead, such as its compiled form.
-
-    Returns:
-        The queries, or None where there is no box or no group.
+        device: of the result.
     """
-    longest = max(box_counts, default=0)
-    if not longest or not config.groups:
-        return None
-    device = boxes.device
-    slots, known = padding(box_counts, multiple)
-    rows = torch.where(known, slots, -1).to(device, non_blocking=True)
     source = generator.device if generator is not None else device
-    places = len(box_counts), config.groups, rows.shape[1], 3
-    noise = torch.rand(places, generator=generator, device=source).to(device, non_blocking=True)
-    found = wrap(_displaced)(boxes, labels, rows, noise, pc_range, config.noise_scale, config.split)
+    return torch.rand(count, groups, 3, generator=generator, device=source).to(device, non_blocking=True)
+
+
+def noised_queries(
+    objects: Objects, noise: Tensor, pc_range: Tensor, config: Denoising, wrap: Wrap = as_it_is
+) -> NoisedQueries:
+    """Displace every box's centre, uniformly within `noise_scale` times the box.
+
+    Args:
+        objects: the ground truth.
+        noise: [B, N, G, 3] of `drawn_noise`, in the places of the objects.
+        pc_range: [6].
+        config: noise_scale, split.
+        wrap: makes of a function of tensors what is called instead, such as its compiled form.
+    """
+    truth = objects.boxes, objects.labels, objects.present
+    found = wrap(_displaced)(*truth, noise, pc_range, config.noise_scale, config.split)
     reference_points, boxes, labels, present, near = found
-    return NoisedQueries(reference_points, boxes, labels, present, near, config.groups)
+    return NoisedQueries(reference_points, boxes, labels, present, near, noise.shape[2])
 
 
 def _displaced(
-    boxes: Tensor, labels: Tensor, rows: Tensor, noise: Tensor, pc_range: Tensor, noise_scale: float, split: float
+    boxes: Tensor, labels: Tensor, known: Tensor, noise: Tensor, pc_range: Tensor, noise_scale: float, split: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The tensors of `NoisedQueries`, from rows [B, N], -1 where padded, and noise [B, G, N, 3] in [0, 1)."""
+    """The tensors of `NoisedQueries`."""
 
     def of_groups(values: Tensor) -> Tensor:
-        return values[:, None].expand(-1, noise.shape[1], *values.shape[1:]).flatten(1, 2)
+        return values[:, None].expand(-1, noise.shape[2], *values.shape[1:]).flatten(1, 2)
 
-    known, slots = rows >= 0, rows.clamp(min=0)
-    boxes = of_groups(torch.where(known[..., None], boxes[slots], 1.0))
-    labels = of_groups(torch.where(known, labels[slots], 0))
-    known = of_groups(known)
-    noise = 2 * noise.flatten(1, 2) - 1
+    boxes, labels, known = of_groups(boxes), of_groups(labels), of_groups(known)
+    noise = 2 * noise.transpose(1, 2).flatten(1, 2) - 1
     shift = noise * noise_scale * boxes[..., geometry.SIZE] / 2
     cos, sin = boxes[..., geometry.YAW].cos(), boxes[..., geometry.YAW].sin()
     along, across, up = shift.unbind(-1)
@@ -94,17 +86,6 @@ def _displaced(
     unit = geometry.normalise(boxes[..., geometry.CENTER] + shift, pc_range).clamp(0, 1)
     near = known & (noise.norm(dim=-1) <= split)
     return unit, boxes, labels, known, near
-
-
-def padding(counts: list[int], multiple: int = 1) -> tuple[Tensor, Tensor]:
-    """Where the items of each sample lie among all items: [B, N] int64 rows, and [B, N] bool, false where padded.
-
-    N is the largest count, rounded up to a multiple of `multiple`.
-    """
-    count = torch.tensor(counts)
-    column = torch.arange(-(-max(counts, default=0) // multiple) * multiple)
-    present = column < count[:, None]
-    return torch.where(present, (count.cumsum(0) - count)[:, None] + column, 0), present
 
 
 def attention_mask(queries: int, noised: NoisedQueries, wrap: Wrap = as_it_is) -> Tensor:

@@ -16,12 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from aqr import geometry
+from aqr.detector.objects import Objects
 from aqr.detector.position import NEAREST, BevEmbedding, cell_centers, frustum, waves
 
 NEAR_CORNER: Final = 0.5
 """Metres; an object with a corner nearer to the image plane has no bounds in the image that mean anything."""
-
-_UNIT: Final = tuple((x, y, z) for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5))
 
 
 class ImageDepth(nn.Module):
@@ -84,16 +83,15 @@ class ImageDepth(nn.Module):
             places = bev.embed(mean)
         return places.view(*places.shape[:2], rows, columns, -1)
 
-    def loss(self, logits: Tensor, targets: Tensor, count: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy against the two bins around an object's depth, the nearer one weighing more.
 
         Args:
             logits: [B, V, D, Hi, Wi].
             targets: [B · V, Hi, Wi] metres; infinite where there is no object.
-            count: scalar, what the sum over cells is divided by.
 
         Returns:
-            Scalar.
+            Scalars: the sum over all cells, and the number of cells that it is to be divided by.
         """
         present = targets.isfinite()
         depth = torch.where(present, targets, 0.0).clamp(self.depths[0], self.depths[-1])
@@ -103,20 +101,17 @@ class ImageDepth(nn.Module):
         chances = logits.flatten(0, 1).float().log_softmax(1)
         at_low = chances.gather(1, upper[:, None] - 1)[:, 0]
         at_high = chances.gather(1, upper[:, None])[:, 0]
-        return -torch.where(present, (1 - share) * at_low + share * at_high, 0.0).sum() / count
+        return -torch.where(present, (1 - share) * at_low + share * at_high, 0.0).sum(), present.sum()
 
 
-def object_depths(
-    boxes: Tensor, sample: Tensor, lidar2img: Tensor, image_size: tuple[int, int], size: tuple[int, int]
-) -> Tensor:
+def object_depths(objects: Objects, lidar2img: Tensor, image_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Depth of the centre of the nearest object that each cell shows.
 
     A cell shows an object where, along each axis, its middle lies within the bounds of the object's corners or the
     object's centre lies in it: an object thinner than a cell still has a row or a column of them.
 
     Args:
-        boxes: [N, 9] of all samples behind one another.
-        sample: [N] int64, the sample of each box.
+        objects: the ground truth.
         lidar2img: [B, V, 4, 4].
         image_size: H, W in pixels.
         size: rows and columns of a map.
@@ -126,10 +121,12 @@ def object_depths(
     """
     batch, views = lidar2img.shape[:2]
     rows, columns = size
+    boxes, sample = objects.boxes.flatten(0, 1), objects.sample
     matrices = lidar2img[sample]
     centers, depth = geometry.project(boxes[:, None, None, geometry.CENTER], matrices)
     pixels, of_corners = geometry.project(_corners(boxes)[:, None], matrices)
     present = geometry.in_image(centers, depth, image_size)[..., 0] & (of_corners.amin(-1) > NEAR_CORNER)
+    present = objects.present.flatten()[:, None] & present
     scale = (columns / image_size[1], rows / image_size[0])
     inside = []
     for axis, cells in enumerate((columns, rows)):
@@ -148,7 +145,10 @@ def object_depths(
 
 def _corners(boxes: Tensor) -> Tensor:
     """[N, 9] to [N, 8, 3]."""
-    offset = boxes[:, None, geometry.SIZE] * torch.tensor(_UNIT, dtype=boxes.dtype).to(boxes.device, non_blocking=True)
+    # Made where the boxes are: which of the eight corners it is, bit by bit.
+    corner = torch.arange(8, device=boxes.device)
+    sides = torch.stack([corner // 4, corner // 2 % 2, corner % 2], -1) - 0.5
+    offset = boxes[:, None, geometry.SIZE] * sides
     cos, sin = boxes[:, geometry.YAW, None].cos(), boxes[:, geometry.YAW, None].sin()
     x, y, z = offset.unbind(-1)
     return boxes[:, None, geometry.CENTER] + torch.stack([cos * x - sin * y, sin * x + cos * y, z], -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,15 +14,19 @@ from torch.nn import functional as F
 
 from aqr.batch import Batch
 from aqr.config import Config
+from aqr.detector.assignment import assign, cost_tables
 from aqr.detector.coding import Detections, decode
 from aqr.detector.denoising import NoisedQueries, attention_mask, noised_queries
 from aqr.detector.depth import ImageDepth, object_depths
-from aqr.detector.heatmap import HeatmapHead, bev_targets, heatmap_loss, image_targets, sample_of
+from aqr.detector.heatmap import HeatmapHead, bev_targets, heatmap_loss, image_targets
+from aqr.detector.inputs import Inputs, Truth
 from aqr.detector.lidar_encoder import LidarEncoder
-from aqr.detector.losses import denoising_losses, mean_over_ranks, set_losses
+from aqr.detector.losses import denoising_losses, divided, mean_over_ranks, set_losses, stacked
+from aqr.detector.objects import Objects, padding, placed
 from aqr.detector.parts import build_parts
 from aqr.detector.position import BevEmbedding, inverse
 from aqr.detector.solo import solo_log_weights, solo_losses, solo_mask, solo_parts
+from aqr.detector.transfer import host_like, on_its_way
 from aqr.detector.wrapping import Wrap, as_it_is
 from aqr.modulation import AQRModulation, AQROutput, AttentionRouting
 
@@ -47,6 +52,8 @@ class DetectorOutput:
         queries: predictions of the real queries.
         denoising: predictions of the denoising queries, G · N of them (0 at inference).
         noised: where the denoising queries came from; None without them.
+        inputs: what was computed with.
+        objects: the ground truth as a table; None at inference.
         reference_points: [B, Q, 3] in [0, 1]³ of pc_range, real queries.
         aqr: what AQR did; None where it is off.
         bev: [B, C, Hb, Wb] the BEV map before modulation; None without LiDAR.
@@ -62,6 +69,8 @@ class DetectorOutput:
     queries: Predictions
     denoising: Predictions
     noised: NoisedQueries | None
+    inputs: Inputs
+    objects: Objects | None
     reference_points: Tensor
     aqr: AQROutput | None
     bev: Tensor | None
@@ -101,7 +110,6 @@ class Detector(nn.Module):
         dim, pc_range = settings.hidden_dim, settings.pc_range
         self.settings = settings
         self._compiled = False
-        self._step_graphs = False
         self._moving = config.aqr.schedule.moves or config.aqr.controller.enabled
         self._wrap: Wrap = as_it_is
         self.register_buffer("pc_range", torch.tensor(pc_range), persistent=False)
@@ -161,18 +169,26 @@ class Detector(nn.Module):
         Returns:
             DetectorOutput.
         """
-        if self._step_graphs:
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        image_size = (batch.images.shape[-2], batch.images.shape[-1])
+        # Attention masks whose length is always the same modulo 8 need one compiled form.
+        groups = self.settings.denoising.groups if self.training else None
+        return self.run(Inputs.of(batch, groups, generator, 8 if self._compiled else 1))
+
+    def run(self, inputs: Inputs) -> DetectorOutput:
+        """What `forward` does, from tensors alone: no shape depends on what they hold, and nothing waits for a GPU.
+
+        Args:
+            inputs: B samples; with their truth in training.
+        """
+        size, image_size = len(inputs), inputs.image_size
         bev = images = None
         if self.lidar_encoder is not None:
-            points, sample = self._varies(batch.points, 0), self._varies(batch.point_sample, 0)
-            bev = self.lidar_encoder(points, sample, len(batch))
-        if self.image_encoder is not None and batch.images.shape[1]:
-            images = self.image_encoder(batch.images)
-        lidar2img = batch.lidar2img if images is not None else batch.lidar2img[:, :0]
+            points, sample = self._varies(inputs.points, 0), self._varies(inputs.sample, 0)
+            bev = self.lidar_encoder(points, sample, size)
+        if self.image_encoder is not None and inputs.images.shape[1]:
+            images = self.image_encoder(inputs.images)
+        lidar2img = inputs.lidar2img if images is not None else inputs.lidar2img[:, :0]
 
-        real = self.reference_points.clamp(0, 1).expand(len(batch), -1, -1)
+        real = self.reference_points.clamp(0, 1).expand(size, -1, -1)
         query_embed = self.position(real, lidar2img, image_size)
         bev_position = None if bev is None else self.position.bev.grid((bev.shape[2], bev.shape[3]))
         image_position = depth = None
@@ -189,7 +205,7 @@ class Detector(nn.Module):
             routed = self.aqr(query_embed, real, bev, images, lidar2img, image_size, bev_position, image_position)
             seen_bev, seen_images = routed.bev, routed.images
 
-        noised = self._noised(batch, generator) if self.training else None
+        objects, noised = self._learned_from(inputs.truth)
         references, mask, count = real, None, real.shape[1]
         if noised is not None:
             references = torch.cat([real, noised.reference_points], 1)
@@ -199,7 +215,7 @@ class Detector(nn.Module):
         log_weights = None if routed is None else routed.log_weights
         solo = self.training and self.settings.loss.solo > 0 and bev is not None and images is not None
         if solo:
-            mask = solo_mask(mask, references.shape[1], count)
+            mask = solo_mask(mask, references.shape[1], count, references.device)
             log_weights = solo_log_weights(log_weights, real, references.shape[1])
             references = torch.cat([references, real, real], 1)
             query_embed = torch.cat([query_embed, query_embed[:, :count], query_embed[:, :count]], 1)
@@ -225,6 +241,8 @@ class Detector(nn.Module):
             queries=Predictions(logits[:, :, :count], codes[:, :, :count]),
             denoising=Predictions(logits[:, :, count:], codes[:, :, count:]),
             noised=noised,
+            inputs=inputs,
+            objects=objects,
             reference_points=real,
             aqr=routed,
             bev=bev,
@@ -235,10 +253,16 @@ class Detector(nn.Module):
             if self.training and self.image_heatmap and images is not None
             else None,
             depth=depth,
-            finite=batch.points.isfinite().all(),
+            finite=inputs.points.isfinite().all(),
         )
 
-    def compile_parts(self, backend: str | Callable[..., Any] = "inductor", graphs: bool = False) -> None:
+    @property
+    def has_fixed_shapes(self) -> bool:
+        """Whether a CUDA graph can hold a training step: no shape depends on the points, no setting of AQR moves."""
+        # CMT's sparse convolutions have shapes that depend on the points.
+        return not self._moving and (self.lidar_encoder is None or isinstance(self.lidar_encoder, LidarEncoder))
+
+    def compile_parts(self, backend: str | Callable[..., Any] = "inductor") -> None:
         """Compile encoders, position embeddings, decoder, heads and losses in place with `torch.compile`.
 
         Depths of image cells are computed as they are.
@@ -247,31 +271,26 @@ class Detector(nn.Module):
 
         Args:
             backend: of `torch.compile`.
-            graphs: also run all parts but the points' and the losses as CUDA graphs, which spares a slow host the
-                launches. Denoising queries are padded, so that few shapes occur. What such a part returned is
-                overwritten by the next step.
         """
-        self._compiled, self._step_graphs = True, graphs
+        self._compiled = True
+        position = self.position
+        parts: list[nn.Module | None] = [
+            self.lidar_encoder,
+            self.image_encoder,
+            position,
+            self.decoder,
+            self.heads,
+            position.bev,
+            position.ray,
+        ]
         # CMT's sparse convolutions have shapes that depend on the points.
-        lidar = self.lidar_encoder if isinstance(self.lidar_encoder, LidarEncoder) else None
-        graphed: list[nn.Module | None] = [self.image_encoder, self.position, self.decoder, self.heads]
-        graphed += [self.position.bev, self.position.ray]
-        varying: list[nn.Module | None] = []
-        if graphs and lidar is not None:
-            varying.append(lidar.pillar_encoder)
-            graphed += [*lidar.stages, *lidar.laterals, lidar.shared_conv]
-        else:
-            varying.append(lidar)
+        if not isinstance(self.lidar_encoder, LidarEncoder):
+            parts.remove(self.lidar_encoder)
         # A number that changes from step to step would be compiled anew each time.
         if not self._moving:
-            graphed.append(self.aqr)
-        for part in varying:
+            parts.append(self.aqr)
+        for part in parts:
             if part is not None:
-                part.compile(backend=backend)
-        for part in graphed:
-            if part is not None and graphs:
-                part.compile(mode="reduce-overhead")
-            elif part is not None:
                 part.compile(backend=backend)
         self._wrap = functools.cache(functools.partial(torch.compile, dynamic=True, backend=backend))
 
@@ -282,17 +301,20 @@ class Detector(nn.Module):
                 torch._dynamo.maybe_mark_dynamic(tensor, dim)
         return tensor
 
-    def _noised(self, batch: Batch, generator: torch.Generator | None) -> NoisedQueries | None:
-        # Attention masks whose length is always the same modulo 8 need one compiled form, and each length a graph.
-        multiple = 32 if self._step_graphs else 8 if self._compiled else 1
-        truth = batch.boxes, batch.labels, batch.box_counts
-        return noised_queries(*truth, self.pc_range, self.settings.denoising, generator, multiple, self._wrap)
+    def _learned_from(self, truth: Truth | None) -> tuple[Objects | None, NoisedQueries | None]:
+        if truth is None or not self.training:
+            return None, None
+        objects = Objects.of(truth.boxes, truth.labels, truth.rows)
+        if truth.noise is None:
+            return objects, None
+        noise = placed(truth.noise, truth.rows, 0.0)
+        return objects, noised_queries(objects, noise, self.pc_range, self.settings.denoising, self._wrap)
 
     def losses(self, output: DetectorOutput, batch: Batch) -> dict[str, Tensor]:
         """Weighted losses, whose sum is to be minimised; NaN where the batch held a point that is not finite.
 
         Args:
-            output: of `forward` in training.
+            output: of `forward`; in evaluation nothing is said of denoising queries.
             batch: the same batch.
 
         Returns:
@@ -301,37 +323,90 @@ class Detector(nn.Module):
             cells loss_depth; with residuals by class loss_router_cls; with queries that read one sensor alone
             lidar.loss_cls, lidar.loss_bbox and the same for camera.
         """
-        loss = self.settings.loss
-        with torch.autocast(batch.device.type, enabled=False):
-            truth = batch.boxes, batch.labels, batch.box_counts
-            estimate = None if output.aqr is None else output.aqr.class_logits
-            others: dict[str, Tensor] = {}
-            if self.settings.denoising.groups:
-                others |= denoising_losses(
-                    output.denoising.logits, output.denoising.codes, output.noised, loss, self.code_weights, self._wrap
-                )
-            if output.solo is not None:
-                others |= solo_losses(output.solo.logits, output.solo.codes, *truth, loss, self.code_weights)
+        if output.objects is None:
+            rows = padding(batch.box_counts).to(batch.device, non_blocking=True)
+            output = dataclasses.replace(output, objects=Objects.of(batch.boxes, batch.labels, rows))
+        costs = self.costs(output)
+        arrived = on_its_way(costs, tables := host_like(costs))
+        # While the costs are on their way and the objects are given out, the GPU has the other losses to do.
+        sums, counts = self.losses_aside(output)
+        counts = mean_over_ranks(counts)
+        arrived()
+        matched = assign(tables, batch.box_counts).to(batch.device, non_blocking=True)
+        return self.losses_of(output, sums, counts, matched)
+
+    def costs(self, output: DetectorOutput) -> Tensor:
+        """Costs of giving objects to queries: [L, B, N, Q], or [L + 2, B, N, Q] where two groups read one sensor alone.
+
+        Args:
+            output: of `run` in training, as for the two methods below. `losses` is these three one after the other.
+        """
+        assert output.objects is not None
+        logits, codes = output.queries.logits, output.queries.codes
+        if output.solo is not None:
+            logits, codes = torch.cat([logits, output.solo.logits]), torch.cat([codes, output.solo.codes])
+        with torch.autocast(logits.device.type, enabled=False):
+            return cost_tables(logits, codes, output.objects, self.settings.loss, self.code_weights, self._wrap)
+
+    def losses_aside(self, output: DetectorOutput) -> tuple[dict[str, Tensor], Tensor]:
+        """Weighted sums of the losses that need no assignment, and on this rank the counts that divide all losses, [6].
+
+        Counts are in the order of `aqr.detector.losses.COUNTS`.
+        """
+        loss, inputs, objects = self.settings.loss, output.inputs, output.objects
+        assert objects is not None
+        queries = output.reference_points.shape[1]
+        counts = {"matched": objects.present.sum(1).clamp(max=queries).sum()}
+        sums: dict[str, Tensor] = {}
+        with torch.autocast(inputs.points.device.type, enabled=False):
+            if output.noised is not None:
+                found, noised = output.denoising, output.noised
+                sums |= denoising_losses(found.logits, found.codes, noised, loss, self.code_weights, self._wrap)
+                counts |= {"near": noised.near.sum(), "present": noised.present.sum()}
             if output.bev_heatmap is not None:
                 rows, columns = output.bev_heatmap.shape[-2:]
-                targets = bev_targets(*truth, self.pc_range, (rows, columns))
-                others["loss_heatmap"] = loss.heatmap * heatmap_loss(output.bev_heatmap, targets)
+                targets = bev_targets(objects, self.pc_range, (rows, columns))
+                missed, counts["centers"] = heatmap_loss(output.bev_heatmap, targets)
+                sums["loss_heatmap"] = loss.heatmap * missed
             if output.image_heatmap is not None:
                 rows, columns = output.image_heatmap.shape[-2:]
-                height, width = batch.images.shape[-2:]
-                targets = image_targets(*truth, batch.lidar2img, (height, width), (rows, columns))
-                others["loss_image_heatmap"] = loss.heatmap * heatmap_loss(output.image_heatmap, targets)
+                targets = image_targets(objects, inputs.lidar2img, inputs.image_size, (rows, columns))
+                missed, counts["image_centers"] = heatmap_loss(output.image_heatmap, targets)
+                sums["loss_image_heatmap"] = loss.heatmap * missed
             if self.depth is not None and output.depth is not None:
                 rows, columns = output.depth.shape[-2:]
-                height, width = batch.images.shape[-2:]
-                sample = sample_of(batch.box_counts, batch.device)
-                depths = object_depths(batch.boxes, sample, batch.lidar2img, (height, width), (rows, columns))
-                cells = mean_over_ranks(depths.isfinite().sum().float())
-                others["loss_depth"] = loss.depth * self.depth.loss(output.depth, depths, cells)
-            # Last, because assignment waits for the GPU: what stands above is under way by then.
-            found = output.queries
-            losses = set_losses(found.logits, found.codes, *truth, loss, self.code_weights, estimate, self._wrap)
-            losses |= others
+                depths = object_depths(objects, inputs.lidar2img, inputs.image_size, (rows, columns))
+                missed, counts["cells"] = self.depth.loss(output.depth, depths)
+                sums["loss_depth"] = loss.depth * missed
+            return sums, stacked(counts, inputs.points.device)
+
+    def losses_of(
+        self, output: DetectorOutput, sums: dict[str, Tensor], counts: Tensor, matched: Tensor
+    ) -> dict[str, Tensor]:
+        """All losses.
+
+        Args:
+            output: of `run`.
+            sums: of `losses_aside`.
+            counts: likewise, averaged over ranks.
+            matched: [L or L + 2, B, N] of `assign`, from the tables of `costs`.
+
+        Returns:
+            As `losses`.
+        """
+        assert output.objects is not None
+        loss, objects, found = self.settings.loss, output.objects, output.queries
+        estimate = None if output.aqr is None else output.aqr.class_logits
+        layers = len(found.logits)
+        with torch.autocast(matched.device.type, enabled=False):
+            everything = set_losses(
+                found.logits, found.codes, objects, matched[:layers], loss, self.code_weights, estimate, self._wrap
+            )
+            everything |= sums
+            if output.solo is not None:
+                alone = output.solo
+                everything |= solo_losses(alone.logits, alone.codes, objects, matched[layers:], loss, self.code_weights)
+            losses = divided(everything, counts)
             losses["loss_cls"] = losses["loss_cls"] * torch.where(output.finite, 1.0, float("nan"))
         return losses
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -17,27 +16,15 @@ from aqr.detector.decoder import Decoder
 from aqr.detector.detector import Detector
 from aqr.detector.heads import LayerwiseLinear, TaskHead
 from aqr.detector.image_encoder import ImageEncoder
+from aqr.detector.inputs import NOWHERE, Inputs
 from aqr.detector.lidar_encoder import LidarEncoder
 from aqr.detector.position import BevEmbedding
 
-NOWHERE: Final = 1e6
-"""Metres; a point there belongs to no pillar."""
 SPARE_POINTS: Final = 1.25
 """Room for points, as a multiple of those of the first batch."""
 WARM_UPS: Final = 3
 
 DTYPES: Final = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
-
-
-@dataclass
-class _Inputs(Batch):
-    """A batch whose tensors stay where they are; `sample` stands for what `point_counts` would say."""
-
-    sample: Tensor
-
-    @property
-    def point_sample(self) -> Tensor:
-        return self.sample
 
 
 class GraphedDetector:
@@ -78,16 +65,12 @@ class GraphedDetector:
         self._counts: list[int] = []
         device = example.device
         room = max_points or int(SPARE_POINTS * example.points.shape[0]) + 1
-        self._inputs = _Inputs(
+        self._inputs = Inputs(
             points=torch.full((room, example.points.shape[1]), NOWHERE, device=device),
-            point_counts=[],
+            sample=torch.zeros(room, dtype=torch.int64, device=device),
             images=example.images.clone(memory_format=torch.contiguous_format),
             lidar2img=example.lidar2img.clone(),
-            boxes=example.boxes[:0],
-            labels=example.labels[:0],
-            box_counts=[0] * len(example),
-            frames=example.frames,
-            sample=torch.zeros(room, dtype=torch.int64, device=device),
+            truth=None,
         )
         self._filled = room
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -135,9 +118,9 @@ class GraphedDetector:
     def _run(self) -> Tensor:
         detector = self._detector
         dtype = DTYPES[self._precision]
-        autocast = torch.autocast(self._inputs.device.type, dtype or torch.bfloat16, dtype is not None)
+        autocast = torch.autocast(self._inputs.points.device.type, dtype or torch.bfloat16, dtype is not None)
         with autocast, _tensor_cores(dtype is not None):
-            last = detector(self._inputs).queries
+            last = detector.run(self._inputs).queries
             return select(
                 last.logits[-1],
                 last.codes[-1],

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aqr import geometry
-from aqr.detector.denoising import padding
 from aqr.detector.heads import CLASS_PRIOR
-from aqr.detector.losses import mean_over_ranks
+from aqr.detector.objects import Objects
 from aqr.taxonomy import CLASSES
 
 SMALLEST_SIGMA: Final = 0.7
@@ -43,43 +42,31 @@ class HeatmapHead(nn.Module):
         return out
 
 
-def bev_targets(
-    boxes: Tensor, labels: Tensor, box_counts: list[int], pc_range: Tensor, size: tuple[int, int]
-) -> Tensor:
+def bev_targets(objects: Objects, pc_range: Tensor, size: tuple[int, int]) -> Tensor:
     """A Gaussian of height 1 at every object's centre in the BEV map.
 
     Args:
-        boxes: [N, 9] of all samples behind one another.
-        labels: [N] int64.
-        box_counts: boxes of each sample.
+        objects: the ground truth.
         pc_range: [6].
         size: rows and columns.
 
     Returns:
         [B, 10, rows, columns] in [0, 1].
     """
+    boxes, labels = objects.boxes.flatten(0, 1), objects.labels.flatten()
     cells = _pair(size[1], size[0], boxes)
     unit = geometry.normalise(boxes[:, geometry.CENTER], pc_range)[:, :2]
     scale = cells / (pc_range[3:5] - pc_range[:2])
     extent = torch.maximum(boxes[:, geometry.L, None], boxes[:, geometry.W, None]) * scale
-    present = ((unit >= 0) & (unit < 1)).all(1)
-    return _render(unit * cells, extent, present, labels, sample_of(box_counts, boxes.device), len(box_counts), size)
+    present = objects.present.flatten() & ((unit >= 0) & (unit < 1)).all(1)
+    return _render(unit * cells, extent, present, labels, objects.sample, len(objects.boxes), size)
 
 
-def image_targets(
-    boxes: Tensor,
-    labels: Tensor,
-    box_counts: list[int],
-    lidar2img: Tensor,
-    image_size: tuple[int, int],
-    size: tuple[int, int],
-) -> Tensor:
+def image_targets(objects: Objects, lidar2img: Tensor, image_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """A Gaussian of height 1 at every object's projected centre in each camera that sees it.
 
     Args:
-        boxes: [N, 9] of all samples behind one another.
-        labels: [N] int64.
-        box_counts: boxes of each sample.
+        objects: the ground truth.
         lidar2img: [B, V, 4, 4].
         image_size: H, W in pixels.
         size: rows and columns of a map.
@@ -87,11 +74,11 @@ def image_targets(
     Returns:
         [B · V, 10, rows, columns] in [0, 1].
     """
-    views = lidar2img.shape[1]
-    sample = sample_of(box_counts, boxes.device)
+    batch, views = lidar2img.shape[:2]
+    boxes, labels, sample = objects.boxes.flatten(0, 1), objects.labels.flatten(), objects.sample
     cells = _pair(size[1] / image_size[1], size[0] / image_size[0], boxes)
     pixels, depth = geometry.project(boxes[:, None, None, geometry.CENTER], lidar2img[sample])
-    present = geometry.in_image(pixels, depth, image_size)[..., 0]
+    present = objects.present.flatten()[:, None] & geometry.in_image(pixels, depth, image_size)[..., 0]
     diameter = boxes[:, geometry.SIZE].norm(dim=1)[:, None]
     # Gradient of a pixel coordinate in space: that of (row · p) / (third row · p).
     rows, third = lidar2img[sample][..., :2, :3], lidar2img[sample][..., 2:3, :3]
@@ -100,12 +87,10 @@ def image_targets(
     extent = (diameter[..., None] * pixels_per_metre * cells).flatten(0, 1)
     view = (sample[:, None] * views + torch.arange(views, device=boxes.device)).flatten()
     center = (pixels[:, :, 0] * cells).flatten(0, 1)
-    return _render(
-        center, extent, present.flatten(), labels.repeat_interleave(views), view, len(box_counts) * views, size
-    )
+    return _render(center, extent, present.flatten(), labels.repeat_interleave(views), view, batch * views, size)
 
 
-def heatmap_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def heatmap_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Penalty-reduced focal loss: 1 is positive, other cells are negatives that weigh less the nearer to a centre.
 
     Args:
@@ -113,14 +98,14 @@ def heatmap_loss(logits: Tensor, targets: Tensor) -> Tensor:
         targets: [N, 10, H, W] in [0, 1].
 
     Returns:
-        Scalar: sum over all cells over the number of centres, averaged over ranks, at least 1.
+        Scalars: the sum over all cells, and the number of centres that it is to be divided by.
     """
     logits = logits.float()
     probability = logits.sigmoid()
     centers = targets == 1
     positive = (1 - probability) ** 2 * F.logsigmoid(logits)
     negative = (1 - targets) ** 4 * probability**2 * F.logsigmoid(-logits)
-    return -torch.where(centers, positive, negative).sum() / mean_over_ranks(centers.sum().float())
+    return -torch.where(centers, positive, negative).sum(), centers.sum()
 
 
 def _render(
@@ -156,11 +141,5 @@ def _render(
 
 
 def _pair(x: float, y: float, like: Tensor) -> Tensor:
-    """[2], brought to a GPU without waiting for it."""
-    return torch.tensor([x, y], dtype=like.dtype).to(like.device, non_blocking=True)
-
-
-def sample_of(box_counts: list[int], device: torch.device) -> Tensor:
-    """[N] int64 on `device`: the sample that each box belongs to."""
-    _, present = padding(box_counts)
-    return present.nonzero()[:, 0].to(device, non_blocking=True)
+    """[2], made where `like` is."""
+    return torch.stack([like.new_full((), x), like.new_full((), y)])

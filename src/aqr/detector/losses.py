@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
 from torch.nn import functional as F
 
 from aqr.config import Loss
-from aqr.detector.assignment import assign
 from aqr.detector.coding import CODE_VELOCITY, encode
 from aqr.detector.denoising import NoisedQueries
+from aqr.detector.objects import Objects
 from aqr.detector.wrapping import Wrap, as_it_is
+
+COUNTS: Final = ("matched", "near", "present", "centers", "image_centers", "cells")
+"""What losses are divided by: matched pairs, near and all denoising queries, object centres in the BEV map and in the
+image maps, image cells that show an object."""
+DIVISORS: Final = {
+    "loss_cls": "matched",
+    "loss_bbox": "matched",
+    "loss_router_cls": "matched",
+    "lidar.loss_cls": "matched",
+    "lidar.loss_bbox": "matched",
+    "camera.loss_cls": "matched",
+    "camera.loss_bbox": "matched",
+    "dn_loss_cls": "near",
+    "dn_loss_bbox": "present",
+    "loss_heatmap": "centers",
+    "loss_image_heatmap": "image_centers",
+    "loss_depth": "cells",
+}
+"""The count that the sum of each loss is divided by, averaged over ranks, at least 1."""
 
 
 def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
@@ -53,51 +74,40 @@ def code_loss(codes: Tensor, boxes: Tensor, code_weights: Tensor) -> Tensor:
 def set_losses(
     logits: Tensor,
     codes: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
-    box_counts: list[int],
+    objects: Objects,
+    matched: Tensor,
     loss: Loss,
     code_weights: Tensor,
     router_logits: Tensor | None = None,
     wrap: Wrap = as_it_is,
 ) -> dict[str, Tensor]:
-    """Losses of the real queries, each layer matched to the objects anew.
-
-    Both are sums over all samples, divided by the number of matched pairs, averaged over ranks, at least 1.
+    """Losses of the real queries: those that are matched to an object are to find it, the others are background.
 
     Args:
         logits: [L, B, Q, 10].
         codes: [L, B, Q, 10].
-        boxes: [N, 9] of all samples behind one another.
-        labels: [N] int64.
-        box_counts: boxes of each sample.
+        objects: the ground truth.
+        matched: [L, B, N] int64, the query of each object in each layer; -1 where there is none.
         loss: weights of the two losses.
         code_weights: [10] weights of the numbers of a code.
-        router_logits: [B, Q, 10] the router's own estimate of the queries' classes, which answers for the boxes that
-            the last layer is matched to.
+        router_logits: [B, Q, 10] the router's own estimate of the queries' classes, which answers for the objects
+            that the last layer is matched to.
         wrap: makes of a function of tensors what is called instead, such as its compiled form.
 
     Returns:
-        loss_cls and loss_bbox of the last layer, d0.loss_cls … of the others, and loss_router_cls where there is an
-        estimate; weighted scalars.
+        Weighted sums: loss_cls and loss_bbox [L], and a scalar loss_router_cls where there is an estimate.
     """
-    pairs = assign(logits, codes, boxes, labels, box_counts, loss, code_weights, wrap)
-    positives = mean_over_ranks(torch.full((), float(pairs.query.shape[1]), device=logits.device))
-    cls, bbox, last = wrap(_of_matched)(
-        logits, codes, boxes, labels, pairs.sample, pairs.query, pairs.box, code_weights
-    )
-    cls, bbox = cls / positives, bbox / positives
-    losses = _named("", loss.cls * cls, loss.bbox * bbox)
+    cls, bbox, last = wrap(_of_matched)(logits, codes, objects.boxes, objects.labels, matched, code_weights)
+    sums = {"loss_cls": loss.cls * cls, "loss_bbox": loss.bbox * bbox}
     if router_logits is not None:
-        missed = focal_loss(router_logits.float(), last).sum() / positives
-        losses["loss_router_cls"] = loss.router_cls * missed
-    return losses
+        sums["loss_router_cls"] = loss.router_cls * focal_loss(router_logits.float(), last).sum()
+    return sums
 
 
 def denoising_losses(
     logits: Tensor,
     codes: Tensor,
-    noised: NoisedQueries | None,
+    noised: NoisedQueries,
     loss: Loss,
     code_weights: Tensor,
     wrap: Wrap = as_it_is,
@@ -107,42 +117,35 @@ def denoising_losses(
     Every copy is to find its box; only near copies are to claim its class, the others are background.
 
     Args:
-        logits: [L, B, G · N, 10]; G · N may be 0.
+        logits: [L, B, G · N, 10].
         codes: [L, B, G · N, 10].
-        noised: what they came from; None where there is no box: the losses are 0.
+        noised: what they came from.
         loss: weights of the losses.
         code_weights: [10] weights of the numbers of a code.
         wrap: as in `set_losses`.
 
     Returns:
-        dn_loss_cls and dn_loss_bbox of the last layer, d0.dn_loss_cls … of the others; weighted scalars.
+        Weighted sums: dn_loss_cls and dn_loss_bbox [L].
     """
-    if noised is None:
-        nothing = (logits.sum() + codes.sum()) * logits.new_zeros(len(logits))
-        mean_over_ranks(logits.new_zeros(2))
-        return _named("dn_", nothing, nothing)
-    counts = mean_over_ranks(torch.stack([noised.near.sum(), noised.present.sum()]).float())
     cls, bbox = wrap(_of_noised)(logits, codes, noised.boxes, noised.labels, noised.near, noised.present, code_weights)
-    cls, bbox = cls / counts[0], bbox / counts[1]
-    return _named("dn_", loss.dn * loss.cls * cls, loss.dn * loss.bbox * bbox)
+    return {"dn_loss_cls": loss.dn * loss.cls * cls, "dn_loss_bbox": loss.dn * loss.bbox * bbox}
 
 
 def _of_matched(
-    logits: Tensor,
-    codes: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
-    sample: Tensor,
-    query: Tensor,
-    box: Tensor,
-    code_weights: Tensor,
+    logits: Tensor, codes: Tensor, boxes: Tensor, labels: Tensor, matched: Tensor, code_weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """[L] sums of both losses over all queries and pairs [L, M], and the last layer's class targets [B, Q, 10]."""
-    layer = torch.arange(len(logits), device=logits.device)[:, None]
-    targets = torch.zeros_like(logits)
-    targets[layer, sample, query, labels[box]] = 1.0
+    """[L] sums of both losses over all queries and pairs, and the last layer's class targets [B, Q, 10]."""
+    layers, batch, queries, _ = logits.shape
+    layer = torch.arange(layers, device=logits.device)[:, None, None]
+    sample = torch.arange(batch, device=logits.device)[:, None]
+    found = matched >= 0
+    # A query too many takes the objects that have none.
+    targets = logits.new_zeros(layers, batch, queries + 1, logits.shape[-1])
+    targets[layer, sample, torch.where(found, matched, queries), labels] = 1.0
+    targets = targets[:, :, :queries]
     cls = focal_loss(logits, targets).flatten(1).sum(1)
-    distance = code_loss(codes[layer, sample, query], boxes[box], code_weights)
+    chosen = codes.gather(2, matched.clamp(min=0)[..., None].expand(-1, -1, -1, codes.shape[-1]))
+    distance = torch.where(found[..., None], code_loss(chosen, boxes, code_weights), 0.0)
     return cls, distance.flatten(1).sum(1), targets[-1]
 
 
@@ -167,10 +170,28 @@ def mean_over_ranks(counts: Tensor) -> Tensor:
     return counts.clamp(min=1.0)
 
 
-def _named(prefix: str, cls: Tensor, bbox: Tensor) -> dict[str, Tensor]:
-    names = [f"d{layer}." for layer in range(len(cls) - 1)] + [""]
+def stacked(counts: dict[str, Tensor], device: torch.device) -> Tensor:
+    """Counts by the names of `COUNTS` as one tensor [6]; 0 where there is none."""
+    nothing = torch.zeros((), device=device)
+    return torch.stack([counts.get(name, nothing).float() for name in COUNTS])
+
+
+def divided(sums: dict[str, Tensor], counts: Tensor) -> dict[str, Tensor]:
+    """Losses from their sums, each over its count.
+
+    Args:
+        sums: weighted sums, of a whole batch or [L] of its layers.
+        counts: [6], of `stacked`.
+
+    Returns:
+        Scalars; a loss of layers is called after the last one, those of the others have their number in front.
+    """
     losses = {}
-    for name, of_classes, of_boxes in zip(names, cls.unbind(), bbox.unbind(), strict=True):
-        losses[f"{name}{prefix}loss_cls"] = of_classes
-        losses[f"{name}{prefix}loss_bbox"] = of_boxes
+    for name, values in sums.items():
+        shares = values / counts[COUNTS.index(DIVISORS[name])]
+        if not shares.dim():
+            losses[name] = shares
+            continue
+        for layer, share in enumerate(shares.unbind()):
+            losses[name if layer == len(shares) - 1 else f"d{layer}.{name}"] = share
     return losses

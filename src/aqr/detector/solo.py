@@ -14,29 +14,31 @@ from torch import Tensor
 
 from aqr.config import Loss
 from aqr.detector.losses import set_losses
+from aqr.detector.objects import Objects
 
 SILENT: Final = -60.0
 """Log weight of a sensor that is not to be read."""
 NAMES: Final = ("lidar", "camera")
 
 
-def solo_mask(mask: Tensor | None, others: int, count: int) -> Tensor:
+def solo_mask(mask: Tensor | None, others: int, count: int, device: torch.device) -> Tensor:
     """Which query may look at which, with two solo groups behind the others.
 
     Args:
         mask: [B or 1, 1, others, others] bool among the others; None where all may look at all.
         others: number of queries before the solo ones.
         count: Q, queries of each group.
+        device: of the result.
 
     Returns:
         [B or 1, 1, others + 2 Q, others + 2 Q] bool.
     """
-    group = torch.arange(others + 2 * count)
+    group = torch.arange(others + 2 * count, device=device)
     group = torch.where(group < others, -1, (group - others) // count)
     whole = (group[:, None] == group)[None, None]
     if mask is None:
         return whole
-    whole = whole.to(mask.device, non_blocking=True).repeat(len(mask), 1, 1, 1)
+    whole = whole.repeat(len(mask), 1, 1, 1)
     whole[:, :, :others, :others] = mask
     return whole
 
@@ -69,31 +71,24 @@ def solo_parts(found: Tensor, count: int) -> Tensor:
 
 
 def solo_losses(
-    logits: Tensor,
-    codes: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
-    box_counts: list[int],
-    loss: Loss,
-    code_weights: Tensor,
+    logits: Tensor, codes: Tensor, objects: Objects, matched: Tensor, loss: Loss, code_weights: Tensor
 ) -> dict[str, Tensor]:
     """Losses of the solo queries, each group matched to the objects by itself.
 
     Args:
         logits: [2, B, Q, 10].
         codes: [2, B, Q, 10].
-        boxes: see `aqr.detector.losses.set_losses`, as for all that follow.
-        labels: [N].
-        box_counts: boxes of each sample.
+        objects: see `aqr.detector.losses.set_losses`, as for all that follow.
+        matched: [2, B, N].
         loss: weights.
         code_weights: [10].
 
     Returns:
-        lidar.loss_cls, lidar.loss_bbox, camera.loss_cls, camera.loss_bbox; weighted scalars.
+        Weighted sums lidar.loss_cls, lidar.loss_bbox, camera.loss_cls, camera.loss_bbox; scalars.
     """
-    found = set_losses(logits, codes, boxes, labels, box_counts, loss, code_weights)
+    found = set_losses(logits, codes, objects, matched, loss, code_weights)
     return {
-        f"{name}.{part}": loss.solo * found[f"{prefix}{part}"]
-        for name, prefix in zip(NAMES, ("d0.", ""), strict=True)
+        f"{name}.{part}": loss.solo * found[part][group]
+        for group, name in enumerate(NAMES)
         for part in ("loss_cls", "loss_bbox")
     }

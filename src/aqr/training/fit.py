@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
 from aqr.config import Config
@@ -23,6 +22,7 @@ from aqr.training.checkpoint import Checkpoint, load_weights, stating_backbone, 
 from aqr.training.console import TrainingProgress, progress_bar, quiet_lightning, speaking
 from aqr.training.evaluation import METRICS, Evaluation, evaluate
 from aqr.training.module import TrainingModule
+from aqr.training.ranks import Processes
 from aqr.training.recorder import Recorder
 from aqr.training.run_folder import RunFolder
 
@@ -88,7 +88,7 @@ def train(
             raise InputError(f"{folder.path}: already holds a run; continue it with --resume or name another --run-dir")
         module, notes = _module(config, checkpoint)
         if config.train.compile:
-            module.detector.compile_parts(graphs=config.train.compile == "graphs")
+            module.detector.compile_parts()
         loader = train_loader(config, trainer.global_rank, trainer.world_size, module.step)
         evaluation = Evaluation.of(config, trainer.global_rank, trainer.world_size, loader.dataset.index)
         evaluation.check()
@@ -155,7 +155,7 @@ def _trainer(config: Config, start: int, root: Path) -> pl.Trainer:
         accelerator="cuda" if on_gpu else "cpu",
         devices=settings.devices,
         num_nodes=nodes,
-        strategy=DDPStrategy(find_unused_parameters=True) if distributed else "auto",
+        strategy=Processes() if distributed else "auto",
         max_epochs=1,
         limit_train_batches=settings.steps - start,
         limit_val_batches=0,

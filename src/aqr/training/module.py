@@ -10,18 +10,20 @@ from typing import Any, Final
 import lightning.pytorch as pl
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from aqr.batch import Batch
 from aqr.config import Config, Train
 from aqr.detector import Detector
+from aqr.detector.graphed_step import GraphedStep, Pass
 from aqr.errors import InputError
 from aqr.modulation import Statistics, measure
 from aqr.modulation.controller import Decision
 from aqr.training.adaptation import Adaptation
 from aqr.training.checkpoint import Checkpoint
 from aqr.training.optimizer import adamw, one_cycle, set_lr
+from aqr.training.ranks import Mean
+from aqr.training.update import Update
 
 SKIPPED_IN_ROW_LIMIT: Final = 50
 """Skipped steps in a row after which a run stops: no later batch will help it."""
@@ -101,11 +103,11 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
         self.skipped_in_row = 0
         self.result: StepResult | None = None
         self.adaptation = Adaptation(config)
-        # DDP looks for parameters that a batch leaves unused, and complains where there is none.
-        self._never_used = torch.nn.Parameter(torch.zeros(()))
         self._restored: Checkpoint | None = None
         self._scaler: torch.amp.GradScaler | None = None
         self._generator: torch.Generator | None = None
+        self._graphed: GraphedStep | None = None
+        self._ranks: Mean | None = None
         self._live_buffers: list[Tensor] = []
         self._saved_buffers: list[Tensor] = []
 
@@ -150,10 +152,26 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
         self._live_buffers = list(self.detector.buffers())
         self._saved_buffers = [torch.empty_like(buffer) for buffer in self._live_buffers]
         if self._restored is not None:
-            self.optimizers(use_pl_optimizer=False).load_state_dict(self._restored.optimizer)
+            optimizer = self.optimizers(use_pl_optimizer=False)
+            optimizer.load_state_dict(self._restored.optimizer)
+            # Which kernel computes is no part of the state, but comes with it.
+            for group in optimizer.param_groups:
+                group["fused"] = True
             if fp16:
                 self._scaler.load_state_dict(self._restored.scaler)
             self._restored = None
+        if self.trainer.world_size > 1:
+            self._ranks = Mean(self.detector)
+            self._ranks.start()
+        if self.train_config.compile == "graphs":
+            self._use_graphs(self._scaler)
+
+    def _use_graphs(self, scaler: torch.amp.GradScaler) -> None:
+        if not self.detector.has_fixed_shapes:
+            logger.warning("train.compile: graphs runs as true: sparse convolutions and settings that move need it so")
+            return
+        precision = self.train_config.precision
+        self._graphed = GraphedStep(self.detector, lambda: autocast(self.device, precision), scaler.scale)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         assert self._scaler is not None
@@ -168,45 +186,27 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
 
         settings = self.adaptation.before_step(self.detector.aqr, self.step)
         takes_snapshot = (self.step + 1) % self.train_config.stats_every == 0
-        with autocast(self.device, self.train_config.precision):
-            output = self.detector(batch, generator=self._generator)
-            losses = self.detector.losses(output, batch)
-        bad_points = ~output.finite
+        found = self._forward_and_backward(batch, self._generator)
+        output, losses = found.output, found.losses
         statistics = None
         maps: dict[str, Tensor | None] = {}
         if output.aqr is not None and (takes_snapshot or self.adaptation.measures(self.step + 1)):
             statistics = measure(output.aqr, output.bev, output.images).all_reduce()
         if output.aqr is not None and takes_snapshot:
             maps = {"weight_map_bev": output.aqr.bev_map, "weight_map_pers": output.aqr.image_maps}
-        del output
-        loss = torch.stack([value.float() for value in losses.values()]).sum()
-        self.manual_backward(self._scaler.scale(loss))
-        self._scaler.unscale_(optimizer)
-
-        parameters = [p for p in self.detector.parameters() if p.grad is not None]
-        grad_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        router_norm = self._router_grad_norm()
-        # Before the host waits for the numbers, so that the GPU has this to do; a skipped step drops the gradients.
-        torch.nn.utils.clip_grads_with_norm_(parameters, self.train_config.grad_clip, grad_norm)
-        values = _mean_over_ranks(
-            torch.stack(
-                [
-                    bad_points.float(),
-                    loss.detach(),
-                    grad_norm.float(),
-                    grad_norm.new_zeros(()) if router_norm is None else router_norm,
-                    *(value.detach().float() for value in losses.values()),
-                ]
-            )
+        numbers = torch.stack(
+            [torch.where(output.finite, 0.0, torch.nan), found.loss, *(value.float() for value in losses.values())]
         )
-        poisoned, total, norm, router, *parts = values.tolist()
-        skipped = poisoned > 0 or not all(map(math.isfinite, (total, norm, *parts)))
+        del found, output
+        if self._ranks is not None:
+            numbers = self._ranks(numbers)
+        self._scaler.unscale_(optimizer)
+        read = Update(self.detector, optimizer, self.train_config.grad_clip)(numbers)
+        self._scaler.update()
+        norm, router, poisoned, total, *parts = read()
+        skipped = not all(map(math.isfinite, (norm, router, poisoned, total, *parts)))
         if skipped:
             torch._foreach_copy_(self._live_buffers, self._saved_buffers)
-        else:
-            optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        self._scaler.update()
 
         self.step += 1
         decision = None
@@ -217,7 +217,7 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
             losses=dict(zip(losses, parts, strict=True)),
             loss=total,
             grad_norm=norm,
-            router_grad_norm=None if router_norm is None else router,
+            router_grad_norm=None if self.detector.aqr is None else router,
             lr=lr,
             skipped=skipped,
             statistics=None if skipped else statistics,
@@ -226,13 +226,19 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
             settings=settings,
             decision=decision,
         )
-        self._count_skipped(self.result, poisoned > 0)
+        self._count_skipped(self.result, math.isnan(poisoned))
 
-    def _router_grad_norm(self) -> Tensor | None:
-        if self.detector.aqr is None:
-            return None
-        gradients = [p.grad for p in self.detector.aqr.router.parameters() if p.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients).float()
+    def _forward_and_backward(self, batch: Batch, generator: torch.Generator) -> Pass:
+        """Losses of this rank's batch, and gradients of their scaled sum in the parameters."""
+        assert self._scaler is not None
+        if self._graphed is not None:
+            return self._graphed(batch, generator)
+        with autocast(self.device, self.train_config.precision):
+            output = self.detector(batch, generator=generator)
+            losses = self.detector.losses(output, batch)
+        loss = torch.stack([value.float() for value in losses.values()]).sum()
+        torch.autograd.backward(self._scaler.scale(loss))
+        return Pass({name: value.detach() for name, value in losses.items()}, loss.detach(), output)
 
     def _count_skipped(self, result: StepResult, bad_points: bool) -> None:
         if not result.skipped:
@@ -253,10 +259,3 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
                 f"training stopped at step {result.iteration}: {self.skipped_in_row} steps in a row were not finite "
                 f"(last: {reason}); check the data, lower train.lr or set train.precision to bf16 or 32"
             )
-
-
-def _mean_over_ranks(values: Tensor) -> Tensor:
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(values)
-        values /= dist.get_world_size()
-    return values

@@ -55,7 +55,6 @@ def adamw(detector: nn.Module, config: Train) -> torch.optim.AdamW:
         groups.setdefault((factor, _decays(name, parameter)), []).append(parameter)
     for prefix in config.lr_mult.keys() - matched:
         logger.info("train.lr_mult: no trainable parameter of this detector lies under %s", prefix)
-    on_gpu = all(p.is_cuda for parameters in groups.values() for p in parameters)
     return torch.optim.AdamW(
         [
             {
@@ -67,7 +66,7 @@ def adamw(detector: nn.Module, config: Train) -> torch.optim.AdamW:
             for (factor, decayed), parameters in groups.items()
         ],
         lr=config.lr,
-        fused=True if on_gpu else None,
+        fused=True,
     )
 
 
