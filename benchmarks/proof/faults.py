@@ -16,8 +16,8 @@ from torch import Tensor
 from aqr.batch import Batch
 from aqr.config import Config
 from aqr.detector import Detector
-from aqr.detector.denoising import noised_queries
 from aqr.detector.detector import DetectorOutput
+from aqr.detector.inputs import Inputs
 from aqr.modulation import AQRModulation, AQROutput
 from aqr.modulation.sites import Sites
 
@@ -100,10 +100,9 @@ class FaultyDetector(Detector):
         assert isinstance(faulty, FaultyAQR)
         if self.training and faulty.faults.leak and generator is not None:
             state = generator.get_state()
-            noised = noised_queries(
-                batch.boxes, batch.labels, batch.box_counts, self.pc_range, self.settings.denoising, generator
-            )
+            truth = Inputs.of(batch, self.settings.denoising.groups, generator, 1).truth
             generator.set_state(state)
+            _, noised = self._learned_from(truth)
             if noised is not None:
                 size = (batch.images.shape[-2], batch.images.shape[-1])
                 embedded = self.position(noised.reference_points, batch.lidar2img, size)

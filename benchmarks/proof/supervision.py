@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from aqr.batch import Batch
 from aqr.detector import Detector
-from aqr.detector.assignment import assign
+from aqr.detector.assignment import assign, cost_tables
 from aqr.detector.coding import encode
 from aqr.detector.detector import DetectorOutput
+from aqr.detector.objects import Objects, padding
 from aqr.geometry import X, Y
 
 WEIGHT: Final = 0.25
@@ -73,18 +74,24 @@ def evidence(detector: Detector, output: DetectorOutput, batch: Batch) -> dict[s
     assert output.aqr is not None
     logits = torch.cat([output.queries.logits[-1:], solo.logits])
     codes = torch.cat([output.queries.codes[-1:], solo.codes])
-    truth = batch.boxes, batch.labels, batch.box_counts
+    objects = Objects.of(batch.boxes, batch.labels, padding(batch.box_counts).to(batch.device))
     with torch.no_grad(), torch.autocast(batch.device.type, enabled=False):
-        pairs = assign(logits, codes, *truth, detector.settings.loss, detector.code_weights)
+        tables = cost_tables(logits, codes, objects, detector.settings.loss, detector.code_weights)
+        matched = assign(tables.cpu(), batch.box_counts).to(batch.device)
+        first = torch.tensor(batch.box_counts).cumsum(0) - torch.tensor(batch.box_counts)
+        pairs = []
+        for of_group in matched:
+            sample, place = (of_group >= 0).nonzero().unbind(1)
+            pairs.append((sample, of_group[sample, place], first.to(sample.device)[sample] + place))
         count = len(batch.boxes)
         right = codes.new_zeros(2, count)
         target = encode(batch.boxes)
         for sensor in (0, 1):
-            sample, query, box = pairs.sample[1 + sensor], pairs.query[1 + sensor], pairs.box[1 + sensor]
+            sample, query, box = pairs[1 + sensor]
             chance = solo.logits[sensor, sample, query, batch.labels[box]].float().sigmoid().clamp(min=1e-4)
             off = (solo.codes[sensor, sample, query] - target[box])[:, [X, Y]].float().norm(dim=-1)
             right[sensor, box] = chance.log() - off / REACH
         wanted = (right - right.amax(0)).clamp(min=-0.95 * math.log(output.aqr.max_weight_clamp))
-    sample, query, box = pairs.sample[0], pairs.query[0], pairs.box[0]
+    sample, query, box = pairs[0]
     off = F.smooth_l1_loss(found[:, sample, query].float(), wanted.T[box].expand(len(found), -1, -1), reduction="none")
     return {"loss_router": WEIGHT * off.mean(-1).sum() / (len(found) * max(count, 1))}
