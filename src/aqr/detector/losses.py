@@ -141,7 +141,9 @@ def _of_matched(
     found = matched >= 0
     # A query too many takes the objects that have none.
     targets = logits.new_zeros(layers, batch, queries + 1, logits.shape[-1])
-    targets[layer, sample, torch.where(found, matched, queries), labels] = 1.0
+    # The one that is written is made where the others are: assigning a plain number would copy it from the host.
+    places = (layer, sample, torch.where(found, matched, queries), labels)
+    targets = targets.index_put_(places, targets.new_ones(()))
     targets = targets[:, :, :queries]
     cls = focal_loss(logits, targets).flatten(1).sum(1)
     chosen = codes.gather(2, matched.clamp(min=0)[..., None].expand(-1, -1, -1, codes.shape[-1]))
