@@ -112,6 +112,7 @@ class GraphedStep:
             shape.capture(self._pool)
         except RuntimeError as error:
             self._capturing = False
+            shape.forget()
             reason = " ".join(str(error).split())[:300]
             logger.warning("the training step cannot be a CUDA graph here and goes on without: %s", reason)
 
@@ -234,6 +235,12 @@ class _Shape:
         loss = torch.stack([value.float() for value in losses.values()]).sum()
         torch.autograd.backward(self._scale(loss))
         self._found = Pass(_detached(losses), loss.detach(), _detached(self._output))
+
+    def forget(self) -> None:
+        """Drop what a capture left behind that failed: its nodes would go on adding gradients on its stream."""
+        for name in ("_output", "_sums", "_counts", "_found"):
+            self.__dict__.pop(name, None)
+        self._forget_gradients()
 
     def _forget_gradients(self) -> None:
         for parameter in self._parameters:
