@@ -110,7 +110,6 @@ class Detector(nn.Module):
         dim, pc_range = settings.hidden_dim, settings.pc_range
         self.settings = settings
         self._compiled = False
-        self.lidar_stream: torch.cuda.Stream | None = None
         self._moving = config.aqr.schedule.moves or config.aqr.controller.enabled
         self._wrap: Wrap = as_it_is
         self.register_buffer("pc_range", torch.tensor(pc_range), persistent=False)
@@ -182,18 +181,11 @@ class Detector(nn.Module):
         """
         size, image_size = len(inputs), inputs.image_size
         bev = images = None
-        aside = self.lidar_stream
         if self.lidar_encoder is not None:
             points, sample = self._varies(inputs.points, 0), self._varies(inputs.sample, 0)
-            if aside is not None:
-                aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):  # type: ignore[arg-type]
-                bev = self.lidar_encoder(points, sample, size)
+            bev = self.lidar_encoder(points, sample, size)
         if self.image_encoder is not None and inputs.images.shape[1]:
             images = self.image_encoder(inputs.images)
-        if bev is not None and aside is not None:
-            torch.cuda.current_stream().wait_stream(aside)
-            bev.record_stream(torch.cuda.current_stream())
         lidar2img = inputs.lidar2img if images is not None else inputs.lidar2img[:, :0]
 
         real = self.reference_points.clamp(0, 1).expand(size, -1, -1)
