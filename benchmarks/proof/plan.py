@@ -22,6 +22,9 @@ FROM_BASE: Final = "arms"
 SCRATCH: Final = "scratch"
 """Folders of results: arms that start from the base, and from random weights."""
 
+PLAIN_WORLD: Final = "plain-world"
+"""Folder of results from a world without look-alikes, which `aqr synth` made up to its second recipe."""
+
 TRAIN: Final = "train"
 PILOT: Final = "pilot"
 TEST: Final = "test"

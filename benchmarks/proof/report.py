@@ -20,6 +20,7 @@ from benchmarks.proof.plan import (
     LIDAR_DROPOUT,
     OTHER_FAILURES,
     PILOT,
+    PLAIN_WORLD,
     SCRATCH,
     TEST,
     conditions,
@@ -52,12 +53,17 @@ def write_report(results: Path, page: Path) -> None:
         draw_differences(comparison, chosen, Path(f"{stem}-arms.png"))
         draw_failures(comparison, Path(f"{stem}-failures.png"))
         draw_weights(comparison.weights, shown_weights(comparison, chosen), Path(f"{stem}-weights.png"))
-    scratch = Comparison.read(results, SCRATCH)
-    sections = [_question(), _answer(comparison, chosen), _method(comparison, scratch), _base(comparison)]
+    scratch, plain = Comparison.read(results, SCRATCH), Comparison.read(results / PLAIN_WORLD)
+    sections = [
+        _question(),
+        _answer(comparison, chosen, plain, scratch),
+        _method(comparison, scratch),
+        _base(comparison),
+    ]
     if len(comparison.arms) > 1:
         sections += [_arms(comparison, chosen), _failures(comparison, chosen), _headroom(comparison)]
         sections += [_faults(comparison)]
-        sections += [_scratch(scratch), _weights(comparison, chosen)]
+        sections += [_scratch(scratch), _plain_world(plain), _weights(comparison, chosen)]
     sections += [_limits(comparison), _again()] if comparison.runs else [_again()]
     with replacing(page) as partial:
         partial.write_text("\n".join(section for section in sections if section), encoding="utf-8")
@@ -96,7 +102,7 @@ What is left is what AQR does. This page is written by `python -m benchmarks.pro
 """
 
 
-def _answer(comparison: Comparison, chosen: str | None) -> str:
+def _answer(comparison: Comparison, chosen: str | None, plain: Comparison, scratch: Comparison) -> str:
     if chosen is None:
         return "## Answer\n\nNo arm has been run yet, or none kept its score on clean pilot data.\n"
     clean, failing = comparison.difference(chosen, CLEAN), comparison.difference(chosen, FAILURES)
@@ -124,21 +130,16 @@ On the test split it is {verdict}:
 
 The aim was a clean mAP whose interval does not fall below {points(CLEAN_TARGET)} and at least
 {points(FAILURE_TARGET)} over failures: {_reached(reached)}.
-{"" if alone else _consequence(comparison)}"""
+{"" if alone else _consequence(comparison)}{_thinly_seeded(comparison, plain)}{_freshly_trained(scratch)}"""
 
 
 def _consequence(comparison: Comparison) -> str:
-    forms = [arm for arm in comparison.arms if ARMS[arm].candidate]
-    found = {figure: {arm: comparison.difference(arm, figure) for arm in forms} for figure in (CLEAN, FAILURES)}
-    known = {figure: {arm: one for arm, one in of_arm.items() if one is not None} for figure, of_arm in found.items()}
+    known = _of_forms(comparison)
+    forms = known[CLEAN]
     if any(one.low > 0 for of_arm in known.values() for one in of_arm.values()):
         return ""
     worse = [arm for arm, one in known[FAILURES].items() if one.high < 0]
-    says = {
-        figure: f"{points(min(one.value for one in of_arm.values()))} to "
-        f"{points(max(one.value for one in of_arm.values()))}"
-        for figure, of_arm in known.items()
-    }
+    says = {figure: _range(of_arm) for figure, of_arm in known.items()}
     harm = f"Worse under failures, by more than chance: {', '.join(worse)}." if worse else "None is worse either."
     return f"""
 None of {len(forms)} forms of AQR that could be used beats the detector without it here by more than chance, clean or
@@ -147,6 +148,43 @@ over failures: the differences run from {says[CLEAN]} clean and from {says[FAILU
 that starts at zero: it cannot begin worse than the detector that it is put into, and it is the form that the name
 stands for. The others are settings (`aqr.parameterisation`, `aqr.target`, `detector.loss.solo`).
 """
+
+
+def _of_forms(comparison: Comparison) -> dict[str, dict[str, Difference]]:
+    """Differences, clean and over failures, of the forms of AQR that could be used."""
+    forms = [arm for arm in comparison.arms if ARMS[arm].candidate]
+    found = {figure: {arm: comparison.difference(arm, figure) for arm in forms} for figure in (CLEAN, FAILURES)}
+    return {figure: {arm: one for arm, one in of_arm.items() if one is not None} for figure, of_arm in found.items()}
+
+
+def _range(differences: dict[str, Difference]) -> str:
+    values = [one.value for one in differences.values()]
+    return f"{points(min(values))} to {points(max(values))}"
+
+
+def _thinly_seeded(comparison: Comparison, plain: Comparison) -> str:
+    """What stands behind arms that have not had all their seeds yet."""
+    wanting = [arm for arm in comparison.arms if len(comparison.values(arm)) < ARMS[arm].seeds]
+    if not wanting:
+        return ""
+    text = f"""
+{len(wanting)} arms have had fewer seeds here than they should have, most of them one, so intervals are wide.
+"""
+    if plain.runs:
+        known = _of_forms(plain)
+        text += f"""With up to three seeds, in [a world where LiDAR tells almost everything](#without-look-alikes), the same
+forms differ from no AQR by {_range(known[CLEAN])} clean and by {_range(known[FAILURES])} over failures.
+"""
+    return text
+
+
+def _freshly_trained(scratch: Comparison) -> str:
+    said = []
+    for arm in scratch.arms:
+        clean, failing = (scratch.difference(arm, figure) for figure in (CLEAN, FAILURES))
+        if arm != BASELINE and clean is not None and failing is not None:
+            said.append(f"`{arm}` differs by {interval(clean)} clean and\nby {interval(failing)} over failures")
+    return f"\n[From random weights](#from-random-weights) {'; '.join(said)}.\n" if said else ""
 
 
 def _method(comparison: Comparison, scratch: Comparison) -> str:
@@ -354,6 +392,38 @@ def _scratch(scratch: Comparison) -> str:
         for arm in others
     ]
     return "\n".join([*lines, "", "mAP points against no AQR with the same seed.", ""])
+
+
+def _plain_world(plain: Comparison) -> str:
+    """The same experiment in a world where cameras have less to say."""
+    others = [arm for arm in plain.arms if arm != BASELINE]
+    if not others or TEST not in plain.base:
+        return ""
+    scores = plain.base[TEST]["mAP"]
+    lines = [
+        "## Without look-alikes",
+        "",
+        "Most of what stands in the street can be told by its shape; the [look-alikes](synth.md) cannot. Before they",
+        "were there, cameras had little to add: the base, trained alike, reached "
+        f"{scores[CLEAN]:.3f} mAP, {scores[NO_LIDAR]:.3f} without LiDAR and",
+        f"{scores[NO_CAMERA]:.3f} without cameras. The same arms, fine-tuned from it in the same way, against no AQR "
+        f"({plain.mean(BASELINE, CLEAN):.3f} clean,",
+        f"{plain.mean(BASELINE, FAILURES):.3f} over failures):",
+        "",
+        "| arm | seeds | clean | failures |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {arm} | {len(plain.values(arm))} | {interval(plain.difference(arm, CLEAN))} "
+        f"| {interval(plain.difference(arm, FAILURES))} |"
+        for arm in others
+    ]
+    lines += [
+        "",
+        f"From `benchmarks/proof/results/{PLAIN_WORLD}`; today's `aqr synth` no longer makes that world.",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def _weights(comparison: Comparison, chosen: str | None) -> str:
