@@ -172,8 +172,8 @@ def _thinly_seeded(comparison: Comparison, plain: Comparison) -> str:
 """
     if plain.runs:
         known = _of_forms(plain)
-        text += f"""With up to three seeds, in [a world where LiDAR tells almost everything](#without-look-alikes), the same
-forms differ from no AQR by {_range(known[CLEAN])} clean and by {_range(known[FAILURES])} over failures.
+        text += f"""With up to three seeds, in [a world where LiDAR tells almost everything](#without-look-alikes), the
+same forms differ from no AQR by {_range(known[CLEAN])} clean and by {_range(known[FAILURES])} over failures.
 """
     return text
 
