@@ -73,6 +73,8 @@ class GraphedStep:
         self._room = 0
         self._capturing = detector.pc_range.is_cuda
         self._pool: Any = None
+        # Memory that one graph no longer needs goes to another of the pool only where both come from one stream.
+        self._stream: torch.cuda.Stream | None = None
 
     def __call__(self, batch: Batch, generator: torch.Generator | None = None) -> Pass:
         """Losses of a batch, and the gradients of their sum in place of those that the parameters had.
@@ -96,6 +98,8 @@ class GraphedStep:
         if len(batch.points) > self._room:
             self._room = _up(len(batch.points), POINTS_MULTIPLE)
             self._shapes.clear()
+            # A pool that no graph uses any more takes no new ones.
+            self._pool = None
         width = _up(max([1, *batch.box_counts]), OBJECTS_MULTIPLE)
         key = (*batch.images.shape, width)
         if key in self._shapes:
@@ -106,12 +110,18 @@ class GraphedStep:
         return found
 
     def _capture(self, shape: _Shape) -> None:
+        device = self._detector.pc_range.device
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        before = torch.cuda.current_stream(device)
         try:
-            shape.capture(self._pool)
+            shape.capture(self._pool, self._stream)
         except RuntimeError as error:
             self._capturing = False
+            # A capture that cannot even be ended leaves its stream the current one.
+            torch.cuda.set_stream(before)
             shape.forget()
             reason = " ".join(str(error).split())[:300]
             logger.warning("the training step cannot be a CUDA graph here and goes on without: %s", reason)
@@ -201,9 +211,8 @@ class _Shape:
         del self._output, self._sums, self._found
         return found_now
 
-    def capture(self, pool: Any) -> None:
+    def capture(self, pool: Any, stream: torch.cuda.Stream) -> None:
         """Make graphs of the stages, which have run before."""
-        stream = torch.cuda.Stream(self._divisors.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._divisors.device))
         self._forget_gradients()
         graphs = []
