@@ -31,16 +31,17 @@ class Mean:
     """Averages gradients, running statistics of batch norms and a few numbers over all ranks, in one all-reduce.
 
     The gradients become views of one tensor. A parameter that a rank did not use counts as zero there; one that no
-    rank used keeps no gradient.
+    rank used keeps no gradient. Batch norms in evaluation mode are left out: the mean of equal numbers may round to
+    another one.
 
     Args:
-        module: alike on all ranks; `start` makes it so.
+        module: alike on all ranks, which `start` sees to; in training.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         self._parameters = [p for p in module.parameters() if p.requires_grad]
-        norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
         buffers = [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
         self._statistics: list[Tensor] = buffers
         # Numbers have the end of the tensor.
