@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from aqr.config import Train
-from aqr.training.optimizer import adamw, one_cycle, set_lr
+from aqr.training.optimizer import adamw, one_cycle, resume, set_lr
 
 
 @given(
@@ -88,3 +88,23 @@ def test_a_prefix_that_matches_nothing_is_reported(caplog: pytest.LogCaptureFixt
         adamw(Parts(), Train(lr_mult={"image_encoder.neck": 0.1, "image_encodr": 0.1}))
     assert "image_encodr" in caplog.text
     assert "image_encoder.neck" not in caplog.text
+
+
+def test_the_state_of_an_optimizer_that_was_not_fused_becomes_that_of_a_fused_one() -> None:
+    model, config = Parts(), Train()
+    plain = adamw(model, config)
+    for group in plain.param_groups:
+        group["fused"] = None
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    plain.step()
+    state = plain.state_dict()
+    for entry in state["state"].values():
+        # In place of another device: what is not taken for a fused optimizer's stays as it is.
+        entry["step"] = entry["step"].double()
+    resumed = adamw(model, config)
+    resume(resumed, state)
+    assert all(group["fused"] for group in resumed.param_groups)
+    assert {entry["step"].dtype for entry in resumed.state.values()} == {torch.float32}
+    resumed.step()
+    assert {entry["step"].item() for entry in resumed.state.values()} == {2.0}

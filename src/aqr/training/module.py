@@ -21,7 +21,7 @@ from aqr.modulation import Statistics, measure
 from aqr.modulation.controller import Decision
 from aqr.training.adaptation import Adaptation
 from aqr.training.checkpoint import Checkpoint
-from aqr.training.optimizer import adamw, one_cycle, set_lr
+from aqr.training.optimizer import adamw, one_cycle, resume, set_lr
 from aqr.training.ranks import Mean
 from aqr.training.update import Update
 
@@ -152,11 +152,7 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
         self._live_buffers = list(self.detector.buffers())
         self._saved_buffers = [torch.empty_like(buffer) for buffer in self._live_buffers]
         if self._restored is not None:
-            optimizer = self.optimizers(use_pl_optimizer=False)
-            optimizer.load_state_dict(self._restored.optimizer)
-            # Which kernel computes is no part of the state, but comes with it.
-            for group in optimizer.param_groups:
-                group["fused"] = True
+            resume(self.optimizers(use_pl_optimizer=False), self._restored.optimizer)
             if fp16:
                 self._scaler.load_state_dict(self._restored.scaler)
             self._restored = None

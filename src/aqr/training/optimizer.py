@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,6 +69,16 @@ def adamw(detector: nn.Module, config: Train) -> torch.optim.AdamW:
         lr=config.lr,
         fused=True,
     )
+
+
+def resume(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Go on from the state of an optimizer of `adamw`, whichever kernels it was made for.
+
+    A fused optimizer counts its steps where its parameters are; others do on the host, and their state stays there
+    unless its groups are said to be fused before it is loaded.
+    """
+    groups = [group | {"fused": True} for group in state["param_groups"]]
+    optimizer.load_state_dict(state | {"param_groups": groups})
 
 
 def _decays(name: str, parameter: nn.Parameter) -> bool:
