@@ -56,7 +56,7 @@ def test_every_precision_trains_and_resumes(fakes: pytest.MonkeyPatch, tmp_path:
     assert ends[0].scaler == ends[1].scaler
 
 
-def test_a_step_waits_for_the_gpu_once(fakes: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_step_waits_for_nothing_but_its_numbers(fakes: pytest.MonkeyPatch, tmp_path: Path) -> None:
     waits = []
     original = module.TrainingModule.training_step
 
@@ -72,5 +72,5 @@ def test_a_step_waits_for_the_gpu_once(fakes: pytest.MonkeyPatch, tmp_path: Path
 
     fakes.setattr(module.TrainingModule, "training_step", counting)
     train(small_config(precision="16", steps=10, stats_every=1000), tmp_path)
-    # The first steps set up the optimizer; a skipped one says why.
-    assert set(waits[2:]) == {1}
+    # The first steps set up the optimizer. The numbers are waited for by an event, which is not warned of.
+    assert not any(waits[2:])
