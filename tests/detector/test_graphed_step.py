@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.autograd.graph import get_gradient_edge
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -169,6 +170,33 @@ def test_training_goes_on_where_a_capture_fails(
     assert all(one.loss.isfinite() for one in found)
     assert streams == ["of training"]
     assert step.captured == 0
+
+
+def test_nothing_of_a_pass_keeps_the_way_its_gradients_came(
+    small_config: Callable[..., Config], toy_batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nodes that a pass before the capture left would draw its stream into the capture, which CUDA refuses.
+    detector = build(small_config(**WHOLE))
+    parameters = [parameter for parameter in detector.parameters() if parameter.requires_grad]
+    original = detector.run
+
+    def marking(inputs: Inputs) -> Any:
+        nodes = [get_gradient_edge(parameter).node for parameter in parameters]
+        for node in nodes:
+            node.metadata["old"] = True
+        return original(inputs)
+
+    def old() -> int:
+        return sum("old" in get_gradient_edge(parameter).node.metadata for parameter in parameters)
+
+    monkeypatch.setattr(detector, "run", marking)
+    step = GraphedStep(detector, no_autocast())
+    kept = step(toy_batch())
+    assert old() == 0
+    assert kept.loss.isfinite()
+    output = detector(toy_batch())
+    assert old() > 0
+    del output
 
 
 class NothingOfTheHost(TorchDispatchMode):
