@@ -172,6 +172,55 @@ def test_training_goes_on_where_a_capture_fails(
     assert step.captured == 0
 
 
+def test_graphs_that_give_other_numbers_are_not_used(
+    small_config: Callable[..., Config],
+    toy_batch: Callable[..., Batch],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Replayed:
+        """Stands for a graph that replays what its stage did, the last one with twice the loss."""
+
+        def __init__(self, stage: Callable[[], None], shape: Any, wrong: bool) -> None:
+            self.stage, self.shape, self.wrong = stage, shape, wrong
+
+        def replay(self) -> None:
+            self.shape._forget_gradients()
+            self.stage()
+            if self.stage == self.shape._backward:
+                self.shape._gradients = [parameter.grad for parameter in self.shape._parameters]
+                if self.wrong:
+                    self.shape._found = dataclasses.replace(self.shape._found, loss=2 * self.shape._found.loss)
+
+    def capture(wrong: bool) -> Callable[..., None]:
+        def captured(shape: Any, *_: object) -> None:
+            stages = (shape._network, shape._aside, shape._backward)
+            shape.graphs = [Replayed(stage, shape, wrong) for stage in stages]
+
+        return captured
+
+    for name in ("graph_pool_handle", "Stream", "current_stream", "set_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    batches = [of_counts(toy_batch, [3, 1], seed) for seed in range(4)]
+    plain = build(small_config())
+    plainly = GraphedStep(plain, no_autocast())
+    expected = [in_stages(plainly, plain, batch, seed) for seed, batch in enumerate(batches)]
+    for wrong in (False, True):
+        monkeypatch.setattr(module._Shape, "capture", capture(wrong))
+        detector = build(small_config())
+        step = GraphedStep(detector, no_autocast())
+        step._capturing = True
+        for seed, batch in enumerate(batches):
+            losses, found = in_stages(step, detector, batch, seed)
+            assert losses == pytest.approx(expected[seed][0], rel=1e-5)
+            for key, gradient in found.items():
+                torch.testing.assert_close(gradient, expected[seed][1][key])
+        assert step.captured == (not wrong)
+        buffers = zip(plain.buffers(), detector.buffers(), strict=True)
+        assert all(torch.equal(*pair) for pair in buffers)
+    assert "with graphs and" in caplog.text
+
+
 def test_nothing_of_a_pass_keeps_the_way_its_gradients_came(
     small_config: Callable[..., Config], toy_batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,6 +30,9 @@ MOST_SHAPES: Final = 8
 WARM_UPS: Final = 2
 """Steps of a shape that run as they are before it gets its graphs: compilers and cuDNN choose their kernels there."""
 
+TOLERANCE: Final = 0.05
+"""Graphs whose loss or gradient norm differs by more from what their batch gave without them are not used."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -53,8 +57,8 @@ class GraphedStep:
     Batches are padded to few shapes, with points outside the range and places without an object. The first steps of a
     shape run launch by launch; then three graphs are captured: the network and the costs of giving objects to queries;
     the losses that need no assignment, which the GPU computes while the host assigns; the other losses and the
-    backward pass. Losses and gradients are those of `Detector.forward` and `Detector.losses` up to rounding. On a CPU
-    the same three stages run as plain calls.
+    backward pass. Losses and gradients are those of `Detector.forward` and `Detector.losses` up to rounding: graphs are
+    kept only where they give what their batch gave without them. On a CPU the same three stages run as plain calls.
 
     Args:
         detector: in training, with `has_fixed_shapes`; its parameters stay where they are.
@@ -85,8 +89,8 @@ class GraphedStep:
         """
         shape = self._shape(batch)
         shape.load(batch, generator)
-        if self._capturing and shape.graphs is None and shape.runs == WARM_UPS:
-            self._capture(shape)
+        if self._capturing and shape.graphs is None and shape.runs >= WARM_UPS:
+            self._capture(shape, batch.box_counts)
         return shape.run(batch.box_counts)
 
     @property
@@ -109,7 +113,10 @@ class GraphedStep:
             self._shapes[key] = found
         return found
 
-    def _capture(self, shape: _Shape) -> None:
+    def _capture(self, shape: _Shape, box_counts: list[int]) -> None:
+        expected = self._tried(shape, box_counts)
+        if not all(map(math.isfinite, expected)):
+            return
         device = self._detector.pc_range.device
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
@@ -118,6 +125,9 @@ class GraphedStep:
         before = torch.cuda.current_stream(device)
         try:
             shape.capture(self._pool, self._stream)
+            found = self._tried(shape, box_counts)
+            if not all(abs(f - e) <= TOLERANCE * abs(e) for f, e in zip(found, expected, strict=True)):
+                raise RuntimeError(f"loss and gradient norm are {found} with graphs and {expected} without")
         except RuntimeError as error:
             self._capturing = False
             # A capture that cannot even be ended leaves its stream the current one.
@@ -125,6 +135,21 @@ class GraphedStep:
             shape.forget()
             reason = " ".join(str(error).split())[:300]
             logger.warning("the training step cannot be a CUDA graph here and goes on without: %s", reason)
+
+    def _tried(self, shape: _Shape, box_counts: list[int]) -> tuple[float, float]:
+        """Loss and gradient norm of the loaded batch on this rank alone, leaving statistics and random state as before.
+
+        Other ranks meet their shapes at other steps, so nothing may be said to them here.
+        """
+        buffers = list(self._detector.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        device = self._detector.pc_range.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            loss = shape.run(box_counts, alone=True).loss
+        gradients = [p.grad for p in self._detector.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        torch._foreach_copy_(buffers, before)
+        return loss.item(), norm.item()
 
 
 class _Shape:
@@ -180,8 +205,8 @@ class _Shape:
         if truth.noise is not None:
             truth.noise[:objects].copy_(drawn_noise(objects, truth.noise.shape[1], generator, batch.device))
 
-    def run(self, box_counts: list[int]) -> Pass:
-        """The three stages, and the assignment between the last two."""
+    def run(self, box_counts: list[int], alone: bool = False) -> Pass:
+        """The three stages, and the assignment between the last two; `alone` asks no other rank for its counts."""
         self.runs += 1
         on_gpu = self._divisors.is_cuda
         stages = [self._network, self._aside, self._backward]
@@ -194,7 +219,7 @@ class _Shape:
         if arrived is not None:
             arrived.record()
         stages[1]()
-        self._divisors.copy_(mean_over_ranks(self._counts))
+        self._divisors.copy_(self._counts.clamp(min=1.0) if alone else mean_over_ranks(self._counts))
         if arrived is not None:
             arrived.synchronize()
         assert self._tables is not None
@@ -247,6 +272,7 @@ class _Shape:
 
     def forget(self) -> None:
         """Drop what a capture left behind that failed: its nodes would go on adding gradients on its stream."""
+        self.graphs = None
         for name in ("_output", "_sums", "_counts", "_found"):
             self.__dict__.pop(name, None)
         self._forget_gradients()

@@ -44,19 +44,18 @@ class Mean:
         norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
         buffers = [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]
         self._statistics: list[Tensor] = buffers
-        # Numbers have the end of the tensor.
+        # Behind them, how many ranks use each parameter, and numbers.
         sizes = [-(-t.numel() // ALIGNED) * ALIGNED for t in (*self._parameters, *buffers)]
-        like = self._parameters[0]
-        self._flat = torch.zeros(sum(sizes) + MOST_NUMBERS, device=like.device)
-        self._said = self._flat[sum(sizes) :]
+        room = sum(sizes) + len(self._parameters) + MOST_NUMBERS
+        self._flat = torch.zeros(room, device=self._parameters[0].device)
+        rest = self._flat[sum(sizes) :]
+        self._users, self._said = rest[: len(self._parameters)], rest[len(self._parameters) :]
         starts = [sum(sizes[:n]) for n in range(len(sizes))]
         views = [
             self._flat.as_strided(t.shape, t.stride(), start)
             for t, start in zip((*self._parameters, *buffers), starts, strict=True)
         ]
         self._gradients, self._averaged = views[: len(self._parameters)], views[len(self._parameters) :]
-        # Which parameters are in use is known on the host, long before the gradients are there.
-        self._hosts = dist.new_group(backend="gloo") if like.is_cuda else None
 
     def start(self) -> None:
         """Give every rank the weights and buffers of the first."""
@@ -74,13 +73,14 @@ class Mean:
         """
         found = [p.grad for p in self._parameters]
         used = [gradient is not None for gradient in found]
-        anywhere = torch.tensor(used, dtype=torch.uint8)
-        dist.all_reduce(anywhere, dist.ReduceOp.MAX, group=self._hosts)
         present = [gradient for gradient in found if gradient is not None]
         torch._foreach_copy_([v for v, is_used in zip(self._gradients, used, strict=True) if is_used], present)
         idle = [v for v, is_used in zip(self._gradients, used, strict=True) if not is_used]
         if idle:
             torch._foreach_zero_(idle)
+            self._users.copy_(torch.tensor(used))
+        else:
+            self._users.fill_(1.0)
         if self._statistics:
             torch._foreach_copy_(self._averaged, self._statistics)
         said = self._said[: len(numbers)]
@@ -89,6 +89,8 @@ class Mean:
         self._flat /= dist.get_world_size()
         if self._statistics:
             torch._foreach_copy_(self._statistics, self._averaged)
-        for parameter, gradient, is_used in zip(self._parameters, self._gradients, anywhere.tolist(), strict=True):
+        # Only a rank that leaves a parameter idle has to ask, and wait, for whether another one uses it.
+        anywhere = (self._users > 0).tolist() if idle else used
+        for parameter, gradient, is_used in zip(self._parameters, self._gradients, anywhere, strict=True):
             parameter.grad = gradient if is_used else None
         return said
