@@ -75,7 +75,7 @@ _MENDED: Final = _features(2.5, 0.6, gate=False)
 ARMS: Final = {
     BASELINE: Arm("no AQR", seeds=3, candidate=False),
     ORIGINAL: Arm("the original, 2.5 + 0.6, all faults", _ORIGINAL, faults=Faults(), seeds=3, candidate=False),
-    "sigmoid": Arm("the seed's sigmoid 2.5 + 0.6, faults mended, no gate", _MENDED, seeds=3),
+    "sigmoid": Arm("the original's sigmoid 2.5 + 0.6, faults mended, no gate", _MENDED, seeds=3),
     "sigmoid-gated": Arm("sigmoid 2.5 + 0.6 behind a gate", _features(2.5, 0.6, gate=True), seeds=3),
     "attention": Arm("weights in attention", _attention(), seeds=3),
     "attention-context": Arm(

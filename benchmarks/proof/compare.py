@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from benchmarks.proof.arms import ARMS, BASELINE
 from benchmarks.proof.collect import BASE, COST, RUNS, WEIGHTS
-from benchmarks.proof.figures import CLEAN, FAILURES, Difference, difference, figures, spread
+from benchmarks.proof.figures import CLEAN, FAILURES, Difference, Spread, difference, figures, spread
 from benchmarks.proof.plan import FROM_BASE, PILOT, TEST
 
 ALLOWED_LOSS: Final = 0.005
@@ -63,9 +63,11 @@ class Comparison:
             if run["arm"] == arm
         }
 
-    def mean(self, arm: str, figure: str, metric: str = "mAP") -> float:
-        """Mean of a figure over the seeds."""
-        return float(np.mean([values[figure] for values in self.values(arm, metric).values()]))
+    def mean(self, arm: str, figure: str, metric: str = "mAP", beside: str | None = None) -> float:
+        """Mean of a figure over the seeds; where another arm is named, over those that it was run with, too."""
+        found = self.values(arm, metric)
+        shared = found.keys() & self.values(beside or arm, metric).keys()
+        return float(np.mean([found[seed][figure] for seed in shared]))
 
     def differences(self, arm: str, other: str, figure: str, metric: str = "mAP", split: str = TEST) -> list[float]:
         """Arm minus other, for every seed that both have."""
@@ -77,8 +79,11 @@ class Comparison:
         own = self.differences(arm, other, figure, metric)
         if not own or other not in self.scene_error.get(arm, {}):
             return None
-        pooled = spread([self.differences(name, BASELINE, figure, metric) for name in self.arms if name != BASELINE])
-        return difference(own, self.scene_error[arm][other][metric][figure], pooled)
+        return difference(own, self.scene_error[arm][other][metric][figure], self.spread(figure, metric))
+
+    def spread(self, figure: str, metric: str = "mAP") -> Spread:
+        """How far differences from the baseline scatter over seeds, pooled over all arms."""
+        return spread([self.differences(name, BASELINE, figure, metric) for name in self.arms if name != BASELINE])
 
     def chosen(self) -> str | None:
         """The candidate that is best under failures on the pilot, of those that lose at most 0.5 mAP clean."""

@@ -23,7 +23,7 @@ SCRATCH: Final = "scratch"
 """Folders of results: arms that start from the base, and from random weights."""
 
 PLAIN_WORLD: Final = "plain-world"
-"""Folder of results from a world without look-alikes, which `aqr synth` made up to its second recipe."""
+"""Folder of results from a world without look-alikes, recipe 1 of `aqr.synth.world`."""
 
 TRAIN: Final = "train"
 PILOT: Final = "pilot"

@@ -35,6 +35,7 @@ CLEAN_TARGET: Final = -0.003
 FAILURE_TARGET: Final = 0.03
 SENSOR_TARGET: Final = 0.05
 BASE_TARGET: Final = 0.45
+ALIVE: Final = "alive"
 MOVES: Final = 1.05
 """Factor from which on a change of weights counts."""
 
@@ -71,7 +72,7 @@ def write_report(results: Path, page: Path) -> None:
 
 def shown_weights(comparison: Comparison, chosen: str | None) -> list[str]:
     """Arms whose weights are drawn: those with a router of their own kind, and the chosen one."""
-    kinds = ("original", "sigmoid", "sigmoid-gated", "centered", "attention", "attention-context", "experts", "alive")
+    kinds = ("original", "sigmoid", "sigmoid-gated", "centered", "attention", "attention-context", "experts", ALIVE)
     return [arm for arm in comparison.arms if arm in kinds or arm == chosen]
 
 
@@ -138,13 +139,11 @@ def _consequence(comparison: Comparison) -> str:
     forms = known[CLEAN]
     if any(one.low > 0 for of_arm in known.values() for one in of_arm.values()):
         return ""
-    worse = [arm for arm, one in known[FAILURES].items() if one.high < 0]
     says = {figure: _range(of_arm) for figure, of_arm in known.items()}
-    harm = f"Worse under failures, by more than chance: {', '.join(worse)}." if worse else "None is worse either."
     return f"""
 None of {len(forms)} forms of AQR that could be used beats the detector without it here by more than chance, clean or
 over failures: the differences run from {says[CLEAN]} clean and from {says[FAILURES]} over failures.
-{harm} So the default stays `sigmoid` behind a gate
+{_worse(comparison) or "None is worse by more than chance either."} So the default stays `sigmoid` behind a gate
 that starts at zero: it cannot begin worse than the detector that it is put into, and it is the form that the name
 stands for. The others are settings (`aqr.parameterisation`, `aqr.target`, `detector.loss.solo`).
 """
@@ -157,6 +156,17 @@ def _of_forms(comparison: Comparison) -> dict[str, dict[str, Difference]]:
     return {figure: {arm: one for arm, one in of_arm.items() if one is not None} for figure, of_arm in found.items()}
 
 
+def _worse(comparison: Comparison) -> str:
+    """Forms of AQR that are worse by more than chance, in words; empty where none is."""
+    worse = {
+        figure: [f"`{arm}`" for arm, one in of_arm.items() if one.high < 0]
+        for figure, of_arm in _of_forms(comparison).items()
+    }
+    words = {CLEAN: "clean", FAILURES: "over failures"}
+    said = [f"{', '.join(arms)} ({words[figure]})" for figure, arms in worse.items() if arms]
+    return f"Worse by more than chance: {'; '.join(said)}." if said else ""
+
+
 def _range(differences: dict[str, Difference]) -> str:
     values = [one.value for one in differences.values()]
     return f"{points(min(values))} to {points(max(values))}"
@@ -167,15 +177,32 @@ def _thinly_seeded(comparison: Comparison, plain: Comparison) -> str:
     wanting = [arm for arm in comparison.arms if len(comparison.values(arm)) < ARMS[arm].seeds]
     if not wanting:
         return ""
+    single = sum(len(comparison.values(arm)) == 1 for arm in wanting)
     text = f"""
-{len(wanting)} arms have had fewer seeds here than they should have, most of them one, so intervals are wide.
+{len(wanting)} of {len(comparison.arms)} arms, counting the detector without AQR, have had fewer seeds here than they
+should have, {single} of them one. {_scatter("Here", comparison)}
+With few degrees of freedom intervals are wide, or far too narrow where the few runs happened to agree.
 """
     if plain.runs:
         known = _of_forms(plain)
-        text += f"""With up to three seeds, in [a world where LiDAR tells almost everything](#without-look-alikes), the
-same forms differ from no AQR by {_range(known[CLEAN])} clean and by {_range(known[FAILURES])} over failures.
+        text += f"""
+In [a world without look-alikes](#without-look-alikes), with up to three seeds, the same forms differ from no AQR by
+{_range(known[CLEAN])} clean and by {_range(known[FAILURES])} over failures.
+{_scatter("There", plain)} {_worse(plain)}
 """
     return text
+
+
+def _scatter(where: str, comparison: Comparison) -> str:
+    """How far differences scatter over seeds, in words."""
+    freedom = comparison.spread(CLEAN).freedom
+    if not freedom:
+        return f"{where} no arm has two seeds, so that nothing is known of their spread."
+    clean, failing, lidar = (
+        f"{100 * comparison.spread(figure).deviation:.2f}" for figure in (CLEAN, FAILURES, GROUPS[(LIDAR,)])
+    )
+    return f"""{where} the standard deviation of a difference over seeds is {clean} points
+clean, {failing} over failures and {lidar} under {GROUPS[(LIDAR,)]} (degrees of freedom: {freedom})."""
 
 
 def _freshly_trained(scratch: Comparison) -> str:
@@ -204,7 +231,8 @@ def _method(comparison: Comparison, scratch: Comparison) -> str:
 - **Data**: `aqr synth`, {FULL.scenes} scenes of the tiny preset. No scene of training is scored. Of the validation
   scenes {FULL.pilot_scenes} are the pilot split, on which arms and settings are chosen; the others are the test split,
   on which no arm or setting is chosen and to which all figures below belong (only forms of the base were compared
-  [there](training.md#the-small-detector-and-the-demo)). One keyframe in {FULL.every} is scored.
+  [there](training.md#the-small-detector-and-the-demo), in a world without look-alikes). One keyframe in {FULL.every} of
+  the test split is scored, one in {FULL.pilot_every} of the pilot split.
 - **Failures in training**, the same for the base and for every arm: {LIDAR_DROPOUT:.0%} of the samples without LiDAR,
   {CAMERA_DROPOUT:.0%} with black images, {OTHER_FAILURES:.1%} with each of the other [failures](failures.md) at a
   severity drawn at random; {others:.0%} show none.
@@ -303,10 +331,11 @@ def _arms(comparison: Comparison, chosen: str | None) -> str:
 def _failures(comparison: Comparison, chosen: str | None) -> str:
     lines = ["## By failure", "", "![every arm under every failure](proof-failures.png)", ""]
     if chosen is not None:
-        lines += [f"| failure | no AQR, mAP | {chosen} | difference |", "|---|---|---|---|"]
+        lines += [f"| failure | no AQR, same seeds, mAP | {chosen} | difference |", "|---|---|---|---|"]
         for name in (CLEAN, *(kind.name for kind in KINDS)):
             lines.append(
-                f"| {name} | {comparison.mean(BASELINE, name):.3f} | {comparison.mean(chosen, name):.3f} "
+                f"| {name} | {comparison.mean(BASELINE, name, beside=chosen):.3f} "
+                f"| {comparison.mean(chosen, name, beside=BASELINE):.3f} "
                 f"| {interval(comparison.difference(chosen, name))} |"
             )
         lines.append("")
@@ -325,17 +354,22 @@ def _headroom(comparison: Comparison) -> str:
     reached, possible = (figures(names, np.array([scores[name] for name in names])) for scores in (both, best))
     gains = {kind.name: float(possible[kind.name] - reached[kind.name]) for kind in KINDS}
     listed = ", ".join(f"{points(gain)} under {name}" for name, gain in gains.items() if gain > 0) or "none anywhere"
+    gain = float(possible[FAILURES] - reached[FAILURES])
+    conclusion = (
+        f"""So switching a sensor off by kind and severity of failure cannot bring this detector the
+{points(FAILURE_TARGET)} asked for. Choosing"""
+        if gain < FAILURE_TARGET
+        else "Choosing"
+    )
     return f"""## How much choosing a sensor could gain
 
 Without AQR, intact LiDAR alone reaches {both[NO_CAMERA]:.3f} mAP (cameras gone), intact cameras alone
 {both[NO_LIDAR]:.3f} (LiDAR gone). Suppose that somebody who knows which failure, at which severity, is at hand hides
 the failing sensor (the cameras, where the two are misaligned) from this detector wherever the other one alone does
-better than both. The mean over failures would gain
-{points(float(possible[FAILURES] - reached[FAILURES]))} points: {listed}.
+better than both. The mean over failures would gain {points(gain)} points: {listed}.
 
 Everywhere else the detector that was trained with failures scores at least as well with the failing sensor as without
-it. So switching a sensor off by kind and severity of failure cannot bring this detector the {points(FAILURE_TARGET)}
-asked for. Choosing by sample or by object, weights between all and nothing, or a decoder trained for such choices could
+it. {conclusion} by sample or by object, weights between all and nothing, or a decoder trained for such choices could
 gain more; nothing here measures how much.
 """
 
@@ -350,7 +384,7 @@ def _faults(comparison: Comparison) -> str:
         "",
         f"The original's behaviour against no AQR: {interval(clean)} mAP points clean, "
         f"{interval(comparison.difference(ORIGINAL, FAILURES))} over failures"
-        + ("; in the seed's own runs on nuScenes it was −1.78." if clean is not None else "."),
+        + ("; in the original's own runs on nuScenes it was −1.78 clean." if clean is not None else "."),
         "",
     ]
     if mended:
@@ -403,11 +437,12 @@ def _plain_world(plain: Comparison) -> str:
     lines = [
         "## Without look-alikes",
         "",
-        "Most of what stands in the street can be told by its shape; the [look-alikes](synth.md) cannot. Before they",
-        "were there, cameras had little to add: the base, trained alike, reached "
-        f"{scores[CLEAN]:.3f} mAP, {scores[NO_LIDAR]:.3f} without LiDAR and",
-        f"{scores[NO_CAMERA]:.3f} without cameras. The same arms, fine-tuned from it in the same way, against no AQR "
-        f"({plain.mean(BASELINE, CLEAN):.3f} clean,",
+        "Most of what stands in the street can be told by its shape; the [look-alikes](synth.md#look-alikes) cannot.",
+        "In a world without them cameras have little to add: the base, trained alike, reaches "
+        f"{scores[CLEAN]:.3f} mAP, {scores[NO_LIDAR]:.3f} without LiDAR",
+        f"and {scores[NO_CAMERA]:.3f} without cameras "
+        f"({plain.base.get('scored_on', {}).get(TEST, plain.base['device'])}).",
+        f"The same arms, fine-tuned from it in the same way, against no AQR ({plain.mean(BASELINE, CLEAN):.3f} clean,",
         f"{plain.mean(BASELINE, FAILURES):.3f} over failures):",
         "",
         "| arm | seeds | clean | failures |",
@@ -418,11 +453,8 @@ def _plain_world(plain: Comparison) -> str:
         f"| {interval(plain.difference(arm, FAILURES))} |"
         for arm in others
     ]
-    lines += [
-        "",
-        f"From `benchmarks/proof/results/{PLAIN_WORLD}`; today's `aqr synth` no longer makes that world.",
-        "",
-    ]
+    source = f"From `benchmarks/proof/results/{PLAIN_WORLD}`; `aqr synth` as it is does not make that world."
+    lines += ["", _worse(plain), source, ""]
     return "\n".join(lines)
 
 
@@ -430,21 +462,39 @@ def _weights(comparison: Comparison, chosen: str | None) -> str:
     shown = {arm: comparison.weights[arm] for arm in shown_weights(comparison, chosen) if arm in comparison.weights}
     if not shown:
         return ""
-    return """## What the weights mean
+    return (
+        """## What the weights mean
 
 ![LiDAR and camera weights by failure, distance, class and light](proof-weights.png)
 
 Geometric means over the queries of all test samples, one seed. A query counts for a class where an object of that class
 stands within 4 m of its reference point. Weights of `sigmoid` arms lie in (0, 1); those of the others are 1 where the
 router has no preference. A router that works shows it where a sensor is gone: the other one's weight is the larger.
-Only the direction counts below, not the level: `alive` is told which sensor is dead and nothing else, and leans on the
-weaker sensor when both are well, without losing more than chance: its decoder has learned to read past the weights.
-
+Only the direction counts below, not the level: a decoder can learn to read past weights that stay the same.
+"""
+        + _lopsided(comparison, shown)
+        + """
 What LiDAR weighs for every 1 that the camera weighs; changes of less than 5 % do not count:
 
 | arm | nothing fails | LiDAR gone | cameras gone | moves as it should |
 |---|---|---|---|---|
-""" + "\n".join([*(_leaning(arm, of_arm) for arm, of_arm in shown.items()), ""])
+"""
+        + "\n".join([*(_leaning(arm, of_arm) for arm, of_arm in shown.items()), ""])
+    )
+
+
+def _lopsided(comparison: Comparison, shown: dict[str, Any]) -> str:
+    """What `alive` shows of levels, where it still does: it leans on the weaker sensor and loses nothing by it."""
+    clean = comparison.difference(ALIVE, CLEAN)
+    if ALIVE not in shown or clean is None or math.isnan(clean.low) or clean.high < 0:
+        return ""
+    lidar, camera = shown[ALIVE][CLEAN]["all"]["all"]
+    _, lidar_alone, camera_alone = _by_sensor(comparison)
+    if (lidar < camera) == (lidar_alone < camera_alone):
+        return ""
+    return f"""`{ALIVE}` is told which sensor is dead and nothing else, and leans on the weaker one when both are well, at
+{interval(clean)} mAP points clean against no AQR.
+"""
 
 
 def _moves(right: list[str], wrong: list[str]) -> list[str]:
@@ -461,11 +511,14 @@ def _leaning(arm: str, of_arm: dict[str, Any]) -> str:
     return f"| {arm} | {clean:.2f} | {no_lidar:.2f} | {no_camera:.2f} | {moves} |"
 
 
+def _by_sensor(comparison: Comparison) -> list[float]:
+    """mAP of the detector without AQR: both sensors, LiDAR alone, cameras alone."""
+    runs = [run[TEST]["mAP"] for run in comparison.runs if run["arm"] == BASELINE]
+    return [float(np.mean([run[name] for run in runs])) for name in (CLEAN, NO_CAMERA, NO_LIDAR)]
+
+
 def _limits(comparison: Comparison) -> str:
-    both, alone = (
-        np.mean([run[TEST]["mAP"][name] for run in comparison.runs if run["arm"] == BASELINE])
-        for name in (CLEAN, NO_CAMERA)
-    )
+    both, alone, _ = _by_sensor(comparison)
     worth = ""
     gain = both - alone
     if gain < SENSOR_TARGET:
@@ -473,9 +526,15 @@ def _limits(comparison: Comparison) -> str:
   camera's side, and camera failures hardly hurt. A world or a detector in which cameras matter more would be a harder
   test.
 """
+    best = max(values[CLEAN] for arm in comparison.arms for values in comparison.values(arm).values())
+    start = comparison.base.get(TEST, {}).get("mAP", {}).get(CLEAN, math.inf)
+    ends = ", and no run ends above the clean mAP of the base that it starts from" if best <= start < math.inf else ""
     return f"""## Limits
 
-{worth}- Fine-tuning is short, and ends at or below the base it starts from.
+{worth}- Fine-tuning is short{ends}.
+- All arms start from one base, trained with one seed: intervals say nothing of other bases.
+- What cameras add in this world is mostly colour: by that and a little by place [look-alikes](synth.md#look-alikes)
+  differ from objects that stand still.
 - A synthetic world, a small detector and short trainings: they order methods, and say nothing of nuScenes' figures.
 - The failures of the test are of the kinds seen in training, other samples and draws. How well unknown failures are met
   is not asked.
