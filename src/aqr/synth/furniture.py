@@ -46,6 +46,7 @@ def furniture(layout: Layout, interval: Interval, side: int, rng: np.random.Gene
 
 
 def signals(layout: Layout, crossing: float) -> list[Solids]:
+    """Traffic lights on both sides of a crossing whose middle lies at x = `crossing` metres."""
     parts: list[Solids] = []
     for direction in (-1, 1):
         x = crossing + direction * (layout.crossing_half + 0.7)
@@ -92,7 +93,7 @@ def _lamp_post(x: float, y: float, side: int) -> list[Solids]:
         bar((x, y, 6.95), (x, reach, 7.1), 0.1, 0.1, _POST),
         block(
             (x - 0.15, x + 0.15),
-            (min(reach, reach + 0.01) - 0.3, reach + 0.3),
+            (reach - 0.3, reach + 0.3),
             (6.95, 7.05),
             _LAMP,
             texture=Texture.LAMP,

@@ -56,9 +56,11 @@ class Layout:
         return -direction * (lane + 0.5) * self.lane_width
 
     def parking_y(self, side: int) -> float:
+        """Middle of the parking strip, `side` = +1 to the left of the street."""
         return side * (self.half - self.parking / 2)
 
     def on_crossing(self, x: float, margin: float = 0.0) -> bool:
+        """Whether x lies on a crossing street or within `margin` metres of one."""
         return any(abs(x - c) < self.crossing_half + margin for c in self.crossings)
 
     def level(self, x: float, y: float) -> float:

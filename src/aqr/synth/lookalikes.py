@@ -81,7 +81,16 @@ class LookAlike:
 
 
 def place_lookalikes(street: Street, traffic: Traffic, rng: np.random.Generator) -> tuple[LookAlike, ...]:
-    """Put look-alikes where nothing stands or comes along, in numbers that follow those of the annotated objects."""
+    """Put look-alikes where nothing stands or comes along, in numbers that follow those of the annotated objects.
+
+    Args:
+        street: the place, not mirrored yet.
+        traffic: whose way they keep out of at all times, likewise.
+        rng: source of places, bodies and finishes.
+
+    Returns:
+        fewer than `SHARE` asks for where there is no room.
+    """
     layout, ground, times = street.layout, _taken(street, traffic), len(traffic.ego.samples)
     reach = float(traffic.ego.samples[:, 0].max())
     placed: list[LookAlike] = []

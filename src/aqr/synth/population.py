@@ -47,6 +47,7 @@ class Actor:
     motion: str
 
     def attribute(self, seconds: float) -> str:
+        """Which attribute applies at a time; faster than 0.2 m/s is motion."""
         return self.motion if self.track.speed(seconds) > 0.2 else self.rest
 
 
@@ -108,6 +109,7 @@ class Population:
         return True
 
     def still(self, x: float, y: float, yaw: float) -> Floats:
+        """[T, 4] track samples of what stands on the ground at x, y (m), turned by yaw (radians)."""
         return np.tile(np.array([x, y, self.layout.level(x, y), yaw]), (len(self.times), 1))
 
     def driving(self, direction: int, lane: int, gap: float) -> Floats:

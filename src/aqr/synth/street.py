@@ -33,6 +33,7 @@ class Street:
 
 
 def build_street(layout: Layout, rng: np.random.Generator) -> Street:
+    """Build and furnish a street; houses close it at both ends."""
     parts: list[Solids] = []
     green: list[tuple[Interval, Interval]] = []
     for interval in layout.blocks():

@@ -39,26 +39,34 @@ class Track:
 
 
 def straight(start: Floats) -> Floats:
-    """Way points [N, 2] every 10 cm along +x, from 30 m behind the start; distance 0 is the start."""
+    """Way points [N, 2] (m) every 10 cm along +x, from 30 m behind the start; distance 0 is the start."""
     x = np.arange(-30.0, 400.0, 0.1)
     return np.stack([start[0] + x, start[1] + 0.15 * np.sin(x / 11.0)], axis=1)
 
 
 def turning(start: Floats, crossing: float, lane: float, side: int) -> Floats:
-    """Way points along +x, then by a quarter circle into the crossing street's lane, `side` = +1 to the left."""
+    """Way points [N, 2] (m) along +x, then by a quarter circle into a lane of the crossing street.
+
+    Args:
+        start: [2] x, y, metres.
+        crossing: x of the middle of the crossing street, metres.
+        lane: x of the lane's middle from there, metres.
+        side: +1 to the left, -1 to the right.
+    """
     radius = 6.5 if side < 0 else 9.5
     x_end = crossing + lane
     x_in = x_end - radius
-    straight = np.stack([np.arange(-30.0, x_in, 0.1), np.full(len(np.arange(-30.0, x_in, 0.1)), start[1])], axis=1)
+    x = np.arange(-30.0, x_in, 0.1)
+    enter = np.stack([x, np.full_like(x, start[1])], axis=1)
     angle = np.arange(0.0, np.pi / 2, 0.1 / radius)
     arc = np.stack([x_in + radius * np.sin(angle), start[1] + side * radius * (1 - np.cos(angle))], axis=1)
     leave = np.arange(0.0, 300.0, 0.1)
     out = np.stack([np.full_like(leave, x_end), start[1] + side * (radius + leave)], axis=1)
-    return np.concatenate([straight, arc, out])
+    return np.concatenate([enter, arc, out])
 
 
 def drive(route: Floats, travelled: Floats) -> Floats:
-    """[T, 4] positions and heading at distances along way points; the one 30 m in stands at distance 0."""
+    """[T, 4] x, y, z (m) and yaw at [T] distances (m) along way points; the one 30 m in stands at distance 0."""
     step = np.linalg.norm(np.diff(route, axis=0), axis=1)
     distance = np.concatenate([[0.0], np.cumsum(step)]) - 30.0
     x, y = (np.interp(travelled, distance, route[:, i]) for i in (0, 1))
@@ -70,19 +78,19 @@ def drive(route: Floats, travelled: Floats) -> Floats:
 
 
 def cruise(times: Floats, speed: float, rng: np.random.Generator) -> Floats:
-    """Distance driven at a speed that swings by up to a fifth; 0 at time 0."""
+    """[T] metres driven at [T] times (s), at a speed (m/s) that swings by up to a fifth; 0 at time 0."""
     phase, period = float(rng.uniform(0, 6.28)), float(rng.uniform(5.0, 9.0))
     swing = 0.2 * speed * period / 6.28
     return np.asarray(speed * times + swing * (np.sin(6.28 * times / period + phase) - np.sin(phase)))
 
 
 def brake(times: Floats, speed: float, stop: float) -> Floats:
-    """Distance driven when braking evenly to a halt after `stop` metres, from time 0 at the latest."""
+    """[T] metres driven at [T] times (s), from `speed` (m/s) braking evenly to a halt after `stop` metres."""
     stop = max(stop, 2.0)
     slowing = speed * speed / 2 / 2.2
     if stop <= slowing:
         speed = float(np.sqrt(2 * 2.2 * stop))
         slowing = stop
-    cruise = (stop - slowing) / speed
-    late = np.clip(times - cruise, 0.0, speed / 2.2)
-    return np.asarray(np.minimum(times, cruise) * speed + late * speed - 1.1 * late * late)
+    begin = (stop - slowing) / speed
+    late = np.clip(times - begin, 0.0, speed / 2.2)
+    return np.asarray(np.minimum(times, begin) * speed + late * speed - 1.1 * late * late)
