@@ -492,7 +492,7 @@ def _lopsided(comparison: Comparison, shown: dict[str, Any]) -> str:
     _, lidar_alone, camera_alone = _by_sensor(comparison)
     if (lidar < camera) == (lidar_alone < camera_alone):
         return ""
-    return f"""`{ALIVE}` is told which sensor is dead and nothing else, and leans on the weaker one when both are well, at
+    return f"""`{ALIVE}` is told which sensor is dead, nothing else, and leans on the weaker one when both are well:
 {interval(clean)} mAP points clean against no AQR.
 """
 
