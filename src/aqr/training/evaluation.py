@@ -314,6 +314,8 @@ def open_fabric(config: Config, devices: int | None) -> Fabric:
     count = min(config.train.devices, present) if devices is None else devices
     if on_gpu and count > present:
         raise InputError(f"{count} devices were asked for but this machine shows {present} GPUs; ask for fewer")
+    # As in training.
+    torch.set_flush_denormal(True)
     fabric = Fabric(accelerator="cuda" if on_gpu else "cpu", devices=count, strategy="ddp" if count > 1 else "auto")
     fabric.launch()
     return fabric
