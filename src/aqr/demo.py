@@ -15,6 +15,7 @@ from aqr.config import Config
 from aqr.synth import PresetName, write_world
 from aqr.training import evaluate, train, view_run
 from aqr.training.console import progress_bar
+from aqr.training.denormals import flushed_denormals
 
 ASSETS: Final = Path(__file__).parent / "assets"
 BASE: Final = ASSETS / "base.safetensors"
@@ -42,6 +43,7 @@ WITHOUT: Final = "without-aqr"
 WITH: Final = "with-aqr"
 
 
+@flushed_denormals()
 def run_demo(out: Path, seed: int = 0) -> Path:
     """Make data, fine-tune a detector without and with AQR from the same start, score both and write a report.
 

@@ -228,9 +228,20 @@ def test_a_run_starts_from_given_weights_and_says_so(
     torch.testing.assert_close({k: starts[0][k] for k in expected}, expected, rtol=0, atol=0)
 
 
-def test_numbers_too_small_to_be_normal_count_as_zero(fakes: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_numbers_too_small_to_be_normal_count_as_zero_while_training(fakes: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # They take a CPU many times as long: in a trained detector two fifths of the step.
-    torch.set_flush_denormal(False)
-    assert (torch.tensor([1e-39]) * 1.0).item() > 0
-    train(small_config(steps=1), tmp_path)
-    assert (torch.tensor([1e-39]) * 1.0).item() == 0
+    def half() -> float:
+        return (torch.tensor([1e-39]) * 0.5).item()
+
+    seen = []
+    original = module.TrainingModule.training_step
+
+    def watching(self: module.TrainingModule, *arguments: Any) -> None:
+        seen.append(half())
+        original(self, *arguments)
+
+    fakes.setattr(module.TrainingModule, "training_step", watching)
+    assert half() > 0
+    train(small_config(steps=2), tmp_path)
+    assert seen == [0.0, 0.0]
+    assert half() > 0

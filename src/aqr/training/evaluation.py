@@ -27,6 +27,7 @@ from aqr.scoring.submission import ATTRIBUTE_OF, MODALITIES
 from aqr.training.adaptation import apply_settings
 from aqr.training.checkpoint import load_weights, read_adaptation, read_config, without_pretrained
 from aqr.training.console import print_scores, progress_bar, quiet_lightning
+from aqr.training.denormals import flushed_denormals
 from aqr.training.inference import SampleDetections, detect, gather
 from aqr.training.run_folder import RunFolder
 
@@ -139,6 +140,7 @@ def in_global_frame(found: list[SampleDetections]) -> Predictions:
     )
 
 
+@flushed_denormals()
 def evaluate(
     source: str | Path | Config,
     *,
@@ -185,6 +187,7 @@ def evaluate(
     return broadcast
 
 
+@flushed_denormals()
 def predict(
     source: str | Path | Config,
     out: str | Path,
@@ -314,8 +317,6 @@ def open_fabric(config: Config, devices: int | None) -> Fabric:
     count = min(config.train.devices, present) if devices is None else devices
     if on_gpu and count > present:
         raise InputError(f"{count} devices were asked for but this machine shows {present} GPUs; ask for fewer")
-    # As in training.
-    torch.set_flush_denormal(True)
     fabric = Fabric(accelerator="cuda" if on_gpu else "cpu", devices=count, strategy="ddp" if count > 1 else "auto")
     fabric.launch()
     return fabric

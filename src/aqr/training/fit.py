@@ -20,6 +20,7 @@ from aqr.scoring import Metrics
 from aqr.training.callbacks import Checkpointer, Evaluator
 from aqr.training.checkpoint import Checkpoint, load_weights, stating_backbone, without_pretrained
 from aqr.training.console import TrainingProgress, progress_bar, quiet_lightning, speaking
+from aqr.training.denormals import flushed_denormals
 from aqr.training.evaluation import METRICS, Evaluation, evaluate
 from aqr.training.module import TrainingModule
 from aqr.training.ranks import Processes
@@ -44,6 +45,7 @@ MAY_CHANGE: Final = frozenset(
 logger = logging.getLogger(__name__)
 
 
+@flushed_denormals()
 def train(
     config: Config,
     run_dir: str | Path,
@@ -149,8 +151,6 @@ def _trainer(config: Config, start: int, root: Path) -> pl.Trainer:
         )
     if settings.precision != "32":
         torch.set_float32_matmul_precision("high")
-    # Numbers below 1e-38, which trained detectors make, take a CPU many times as long; now they count as zero.
-    torch.set_flush_denormal(True)
     nodes = int(os.environ.get("GROUP_WORLD_SIZE", os.environ.get("SLURM_NNODES", "1")))
     distributed = settings.devices * nodes > 1
     return pl.Trainer(
