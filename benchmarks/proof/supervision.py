@@ -11,10 +11,9 @@ from torch.nn import functional as F
 
 from aqr.batch import Batch
 from aqr.detector import Detector
-from aqr.detector.assignment import assign, cost_tables
+from aqr.detector.assignment import assign
 from aqr.detector.coding import encode
 from aqr.detector.detector import DetectorOutput
-from aqr.detector.objects import Objects, padding
 from aqr.geometry import X, Y
 
 WEIGHT: Final = 0.25
@@ -72,26 +71,19 @@ def evidence(detector: Detector, output: DetectorOutput, batch: Batch) -> dict[s
     solo = output.solo
     assert solo is not None
     assert output.aqr is not None
-    logits = torch.cat([output.queries.logits[-1:], solo.logits])
-    codes = torch.cat([output.queries.codes[-1:], solo.codes])
-    objects = Objects.of(batch.boxes, batch.labels, padding(batch.box_counts).to(batch.device))
+    assert output.objects is not None
+    labels, target = output.objects.labels, encode(output.objects.boxes)
     with torch.no_grad(), torch.autocast(batch.device.type, enabled=False):
-        tables = cost_tables(logits, codes, objects, detector.settings.loss, detector.code_weights)
-        matched = assign(tables.cpu(), batch.box_counts).to(batch.device)
-        first = torch.tensor(batch.box_counts).cumsum(0) - torch.tensor(batch.box_counts)
-        pairs = []
-        for of_group in matched:
-            sample, place = (of_group >= 0).nonzero().unbind(1)
-            pairs.append((sample, of_group[sample, place], first.to(sample.device)[sample] + place))
-        count = len(batch.boxes)
-        right = codes.new_zeros(2, count)
-        target = encode(batch.boxes)
-        for sensor in (0, 1):
-            sample, query, box = pairs[1 + sensor]
-            chance = solo.logits[sensor, sample, query, batch.labels[box]].float().sigmoid().clamp(min=1e-4)
-            off = (solo.codes[sensor, sample, query] - target[box])[:, [X, Y]].float().norm(dim=-1)
-            right[sensor, box] = chance.log() - off / REACH
+        last, *alone = assign(detector.costs(output)[-3:].cpu(), batch.box_counts).to(batch.device)
+        right = solo.codes.new_zeros(2, *labels.shape)
+        for sensor, matched in enumerate(alone):
+            sample, place = (matched >= 0).nonzero().unbind(1)
+            query = matched[sample, place]
+            chance = solo.logits[sensor, sample, query, labels[sample, place]].float().sigmoid().clamp(min=1e-4)
+            off = (solo.codes[sensor, sample, query] - target[sample, place])[:, [X, Y]].float().norm(dim=-1)
+            right[sensor, sample, place] = chance.log() - off / REACH
         wanted = (right - right.amax(0)).clamp(min=-0.95 * math.log(output.aqr.max_weight_clamp))
-    sample, query, box = pairs[0]
-    off = F.smooth_l1_loss(found[:, sample, query].float(), wanted.T[box].expand(len(found), -1, -1), reduction="none")
-    return {"loss_router": WEIGHT * off.mean(-1).sum() / (len(found) * max(count, 1))}
+    sample, place = (last >= 0).nonzero().unbind(1)
+    wanted = wanted[:, sample, place].T.expand(len(found), -1, -1)
+    off = F.smooth_l1_loss(found[:, sample, last[sample, place]].float(), wanted, reduction="none")
+    return {"loss_router": WEIGHT * off.mean(-1).sum() / (len(found) * max(len(batch.boxes), 1))}

@@ -259,8 +259,12 @@ class Detector(nn.Module):
     @property
     def has_fixed_shapes(self) -> bool:
         """Whether a CUDA graph can hold a training step: no shape depends on the points, no setting of AQR moves."""
-        # CMT's sparse convolutions have shapes that depend on the points.
-        return not self._moving and (self.lidar_encoder is None or isinstance(self.lidar_encoder, LidarEncoder))
+        return not self._moving and not self.has_sparse_convolutions
+
+    @property
+    def has_sparse_convolutions(self) -> bool:
+        """Whether the LiDAR encoder is CMT's, whose shapes depend on the points."""
+        return self.lidar_encoder is not None and not isinstance(self.lidar_encoder, LidarEncoder)
 
     def compile_parts(self, backend: str | Callable[..., Any] = "inductor") -> None:
         """Compile encoders, position embeddings, decoder, heads and losses in place with `torch.compile`.
@@ -283,8 +287,7 @@ class Detector(nn.Module):
             position.bev,
             position.ray,
         ]
-        # CMT's sparse convolutions have shapes that depend on the points.
-        if not isinstance(self.lidar_encoder, LidarEncoder):
+        if self.has_sparse_convolutions:
             parts.remove(self.lidar_encoder)
         # A number that changes from step to step would be compiled anew each time.
         if not self._moving:

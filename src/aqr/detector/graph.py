@@ -56,7 +56,7 @@ class GraphedDetector:
         max_points: int | None = None,
         compiled: bool = False,
     ) -> None:
-        if detector.lidar_encoder is not None and not isinstance(detector.lidar_encoder, LidarEncoder):
+        if detector.has_sparse_convolutions:
             raise ValueError("a detector with sparse convolutions cannot be captured; its shapes depend on the points")
         self._detector = _rounded(detector, DTYPES[precision])
         if compiled:
@@ -106,10 +106,7 @@ class GraphedDetector:
             raise ValueError(f"{count} points are more than the {held.points.shape[0]} that there is room for")
         held.images.copy_(batch.images)
         held.lidar2img.copy_(batch.lidar2img)
-        held.points[:count].copy_(batch.points)
-        if count < self._filled:
-            held.points[count : self._filled].fill_(NOWHERE)
-        self._filled = count
+        self._filled = held.hold(batch.points, self._filled)
         if len(batch) > 1 and batch.point_counts != self._counts:
             held.sample[:count].copy_(batch.point_sample)
             self._counts = list(batch.point_counts)

@@ -19,7 +19,7 @@ from aqr.detector.detector import Detector, DetectorOutput
 from aqr.detector.inputs import NOWHERE, Inputs, Truth
 from aqr.detector.losses import COUNTS, mean_over_ranks
 from aqr.detector.objects import padding
-from aqr.detector.transfer import host_like
+from aqr.detector.transfer import host_like, launched
 
 POINTS_MULTIPLE: Final = 65_536
 """Room for points grows by this much; a batch that needs more room makes all graphs anew."""
@@ -192,11 +192,8 @@ class _Shape:
         """Put a batch where the stages read it."""
         held, truth, count, objects = self._inputs, self._inputs.truth, len(batch.points), len(batch.boxes)
         assert truth is not None
-        held.points[:count].copy_(batch.points)
+        self._filled = held.hold(batch.points, self._filled)
         held.sample[:count].copy_(batch.point_sample)
-        if count < self._filled:
-            held.points[count : self._filled].fill_(NOWHERE)
-        self._filled = count
         held.images.copy_(batch.images)
         held.lidar2img.copy_(batch.lidar2img)
         truth.boxes[:objects].copy_(batch.boxes)
@@ -208,25 +205,21 @@ class _Shape:
     def run(self, box_counts: list[int], alone: bool = False) -> Pass:
         """The three stages, and the assignment between the last two; `alone` asks no other rank for its counts."""
         self.runs += 1
-        on_gpu = self._divisors.is_cuda
         stages = [self._network, self._aside, self._backward]
         if self.graphs is None:
             self._forget_gradients()
         else:
             stages = [graph.replay for graph in self.graphs]
         stages[0]()
-        arrived = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
-        if arrived is not None:
-            arrived.record()
+        arrived = launched(self._divisors.device)
         stages[1]()
         self._divisors.copy_(self._counts.clamp(min=1.0) if alone else mean_over_ranks(self._counts))
-        if arrived is not None:
-            arrived.synchronize()
+        arrived()
         assert self._tables is not None
         found = assign(self._tables, box_counts)
         if self._matched is None:
             self._matched = torch.empty_like(found, device=self._divisors.device)
-        self._matched.copy_(found.pin_memory() if on_gpu else found, non_blocking=True)
+        self._matched.copy_(found.pin_memory() if self._matched.is_cuda else found, non_blocking=True)
         stages[2]()
         if self.graphs is not None:
             for parameter, gradient in zip(self._parameters, self._gradients, strict=True):

@@ -57,6 +57,14 @@ class Inputs:
         """Height and width in pixels."""
         return self.images.shape[-2], self.images.shape[-1]
 
+    def hold(self, points: Tensor, filled: int) -> int:
+        """Put points in front; those of the `filled` before that they do not cover count as none. Returns how many."""
+        count = len(points)
+        self.points[:count].copy_(points)
+        if count < filled:
+            self.points[count:filled].fill_(NOWHERE)
+        return count
+
     @classmethod
     def of(cls, batch: Batch, groups: int | None, generator: torch.Generator | None, multiple: int) -> Inputs:
         """A batch as it is.

@@ -21,8 +21,13 @@ def on_its_way(values: Tensor, host: Tensor) -> Callable[[], None]:
         host: of `host_like`.
     """
     host.copy_(values, non_blocking=True)
-    if not values.is_cuda:
+    return launched(values.device)
+
+
+def launched(device: torch.device) -> Callable[[], None]:
+    """What waits until all that has been launched on a device so far is done, and for nothing launched later."""
+    if device.type != "cuda":
         return lambda: None
-    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    arrived.record()
-    return arrived.synchronize
+    done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    done.record()
+    return done.synchronize

@@ -24,6 +24,7 @@ from aqr.synth.population import CHECKS, MARGIN, Traffic, ego_footprint
 from aqr.synth.solids import Colour, Solids, Texture
 from aqr.synth.street import Street
 from aqr.synth.tracks import Track
+from aqr.synth.works import row_of_barriers
 
 Floats = npt.NDArray[np.floating]
 Place = tuple[float, float, float]
@@ -186,13 +187,6 @@ def _motorcycles(layout: Layout, reach: float, rng: np.random.Generator) -> Iter
         yield x + 1.9 * k, layout.parking_y(side) + float(rng.normal(0, 0.08)), yaw
 
 
-def _row(layout: Layout, side: int, rng: np.random.Generator) -> float:
-    """y of a row of barriers or of what looks like them."""
-    if layout.parking and rng.random() < 0.6:
-        return layout.parking_y(side)
-    return side * (layout.half + float(rng.uniform(1.5, 2.2)))
-
-
 def _bollards(layout: Layout, reach: float, rng: np.random.Generator) -> Iterator[Place]:
     """Rows beside the kerb, and single ones around the works."""
     if rng.random() < 0.3:
@@ -201,14 +195,14 @@ def _bollards(layout: Layout, reach: float, rng: np.random.Generator) -> Iterato
         yield x, y, float(rng.uniform(-np.pi, np.pi))
         return
     side, x = _side(rng), _along(layout, reach, rng, 3.0)
-    y = _row(layout, side, rng) - side * float(rng.uniform(0.6, 1.0))
+    y = row_of_barriers(layout, side, rng) - side * float(rng.uniform(0.6, 1.0))
     for k in range(int(rng.integers(2, 5))):
         yield x + 1.8 * k, y, float(rng.uniform(-np.pi, np.pi))
 
 
 def _planters(layout: Layout, reach: float, rng: np.random.Generator) -> Iterator[Place]:
     side, x = _side(rng), _along(layout, reach, rng, 3.0)
-    y = _row(layout, side, rng)
+    y = row_of_barriers(layout, side, rng)
     for k in range(int(rng.integers(2, 6))):
         if not layout.on_crossing(x + 2.9 * k, 3.0):
             yield x + 2.9 * k, y, np.pi / 2 + float(rng.normal(0, 0.1))

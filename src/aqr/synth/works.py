@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from aqr.synth.layout import Layout
 from aqr.synth.objects import build
 from aqr.synth.population import Population
 
@@ -51,10 +52,7 @@ def small_works(town: Population) -> None:
     for _ in range(int(rng.integers(1, 4))):
         x = float(rng.uniform(-40.0, town.travelled[-1] + 50.0))
         side = int(rng.choice([-1, 1]))
-        if layout.parking and rng.random() < 0.6:
-            row = layout.parking_y(side)
-        else:
-            row = side * (layout.half + float(rng.uniform(1.5, 2.2)))
+        row = row_of_barriers(layout, side, rng)
         for k in range(int(rng.integers(2, 6))):
             if layout.on_crossing(x + 2.9 * k, 3.0):
                 continue
@@ -65,6 +63,13 @@ def small_works(town: Population) -> None:
             if not layout.on_crossing(place, 3.0):
                 cone = town.still(place, row - side * float(rng.uniform(0.6, 1.0)), float(rng.uniform(-3.1, 3.1)))
                 town.add("traffic_cone", build("traffic_cone", rng), cone, "", "")
+
+
+def row_of_barriers(layout: Layout, side: int, rng: np.random.Generator) -> float:
+    """y (m) of a row of barriers, or of what looks like them, `side` = +1 to the left of the street."""
+    if layout.parking and rng.random() < 0.6:
+        return layout.parking_y(side)
+    return side * (layout.half + float(rng.uniform(1.5, 2.2)))
 
 
 def yard(town: Population) -> None:
