@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.proof.base import base_folder
-from benchmarks.proof.lease import Stage, bring_home, run_all, start_data
-from benchmarks.proof.plan import FROM_BASE, FULL, SCRATCH, TOY, Place
+from benchmarks.proof.lease import Stage, bring_home, make_data, run_all, start_data
+from benchmarks.proof.plan import BASE, BASES, COURSES, FULL, TOY, Course, Place
 
 from aqr.training.run_folder import RunFolder
 
@@ -22,13 +22,14 @@ SCORING_SECONDS: Final = 30.0
 PACKING_SECONDS: Final = 15.0
 STARTING_SECONDS: Final = 25.0
 
+LEASE: Final = "lease-"
+"""Before the name of a base or of a course: its data and its training, in a given time."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.proof")
-    parser.add_argument(
-        "stage",
-        choices=("data", "base", "arms", "scratch", "lease-base", "lease-arms", "lease-scratch", "collect", "report"),
-    )
+    trained = (*BASES, *COURSES)
+    parser.add_argument("stage", choices=("data", *trained, *(LEASE + name for name in trained), "collect", "report"))
     parser.add_argument(
         "--work", type=Path, default=Path("/tmp/proof"), help="synthetic world and caches (about 45 GB)"
     )
@@ -36,29 +37,25 @@ def main() -> int:
     parser.add_argument("--toy", action="store_true", help="a size that a CPU can do in minutes")
     parser.add_argument("--base-steps", type=int, default=None, help="steps from random weights")
     parser.add_argument("--arm-steps", type=int, default=None, help="steps of fine-tuning")
+    parser.add_argument("--of", choices=trained, default=BASE, help="data: what they are for")
     parser.add_argument("--workers", type=int, default=None, help="processes of the data stage")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of a base")
     parser.add_argument("--arms", default="", help="arms to run, by default all")
     parser.add_argument(
-        "--base", type=Path, default=None, help="arms: weights that all start from; by default those in --out"
+        "--base", type=Path, default=None, help="weights that arms start from; by default those in --out"
     )
     parser.add_argument("--raw", type=Path, default=None, help="collect: the folder that was --out of the runs")
     parser.add_argument("--page", type=Path, default=Path("docs/proof.md"), help="report: where to write")
     parser.add_argument(
-        "--parallel", type=int, default=7, help="lease-arms, lease-scratch: processes, which take turns at the GPUs"
+        "--parallel", type=int, default=7, help="lease-arms and its like: processes, which take turns at the GPUs"
     )
-    parser.add_argument("--seconds", type=float, default=None, help="base: for training; others: for everything")
+    parser.add_argument("--seconds", type=float, default=None, help="bases: for training; others: for everything")
     parser.add_argument("--home", type=Path, default=None, help="lease-*: folder for the few files to bring home")
     arguments = parser.parse_args()
-    if arguments.seconds is None and arguments.stage in (
-        "arms",
-        "scratch",
-        "lease-base",
-        "lease-arms",
-        "lease-scratch",
-    ):
+    stage: str = arguments.stage
+    if arguments.seconds is None and (stage in COURSES or stage.startswith(LEASE)):
         parser.error("--seconds: say how long the stage may take")
-    if arguments.stage == "collect" and arguments.raw is None:
+    if stage == "collect" and arguments.raw is None:
         parser.error("--raw: name the folder that was --out of the runs")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     scale = TOY if arguments.toy else FULL
@@ -68,64 +65,67 @@ def main() -> int:
         arm_steps=arguments.arm_steps or scale.arm_steps,
     )
     place = Place(arguments.work, arguments.out, scale)
-    if arguments.stage == "data":
-        from benchmarks.proof.data import make_data
+    if stage == "data":
+        from benchmarks.proof import data, finetune
 
-        make_data(place, arguments.workers)
-    elif arguments.stage == "base":
+        of = arguments.of
+        steps = {BASES[of]: range(scale.cached_steps)} if of in BASES else finetune.batches(place, COURSES[of])
+        data.make_data(place, steps, arguments.workers)
+    elif stage in BASES:
         from benchmarks.proof.base import train_base
 
-        train_base(place, arguments.seconds, arguments.seed)
-    elif arguments.stage == "arms":
+        train_base(place, arguments.seconds, arguments.seed, stage)
+    elif stage in COURSES:
         from benchmarks.proof.finetune import work
 
-        work(place, arguments.base, arguments.arms.split(",") if arguments.arms else None, arguments.seconds)
-    elif arguments.stage == "scratch":
-        from benchmarks.proof.finetune import work
-
-        work(place, None, arguments.arms.split(",") if arguments.arms else None, arguments.seconds)
-    elif arguments.stage == "lease-base":
-        lease_base(place, arguments)
-    elif arguments.stage in ("lease-arms", "lease-scratch"):
-        lease_runs(place, arguments, arguments.stage == "lease-scratch")
-    elif arguments.stage == "collect":
+        course = COURSES[stage]
+        only = arguments.arms.split(",") if arguments.arms else None
+        work(place, course, _weights(place, course, arguments.base), only, arguments.seconds)
+    elif stage == "collect":
         from benchmarks.proof.collect import collect
 
         collect(arguments.raw, arguments.out)
-    elif arguments.stage == "report":
+    elif stage == "report":
         from benchmarks.proof.report import write_report
 
         write_report(arguments.out, arguments.page)
+    elif stage.removeprefix(LEASE) in BASES:
+        lease_base(place, arguments, stage.removeprefix(LEASE))
+    else:
+        lease_runs(place, arguments, COURSES[stage.removeprefix(LEASE)])
     return 0
 
 
-def lease_base(place: Place, arguments: argparse.Namespace) -> None:
-    """Data, then the base for what is left of the time."""
+def _weights(place: Place, course: Course, given: Path | None) -> Path | None:
+    if course.base is None:
+        return None
+    return given or RunFolder(base_folder(place, course.base)).final_weights
+
+
+def lease_base(place: Place, arguments: argparse.Namespace, base: str) -> None:
+    """Data, then a base for what is left of the time."""
     begin = time.monotonic()
     deadline = begin + arguments.seconds
-    data = start_data(place, arguments.toy, deadline)
+    data = start_data(place, arguments.toy, deadline, base)
     left = deadline - time.monotonic() - SCORING_SECONDS
-    run_all([Stage("base", ("base", "--seconds", f"{left:.0f}"))], place, arguments.toy, 1, deadline)
+    run_all([Stage(base, (base, "--seconds", f"{left:.0f}"))], place, arguments.toy, 1, deadline)
     if data.poll() is None:
         data.kill()
-    bring_home(place, arguments.home or place.work / "home", "base")
+    bring_home(place, arguments.home or place.work / "home", base)
 
 
-def lease_runs(place: Place, arguments: argparse.Namespace, scratch: bool) -> None:
+def lease_runs(place: Place, arguments: argparse.Namespace, course: Course) -> None:
     """Data where they are missing, then arms in several processes for what is left of the time."""
-    kind = SCRATCH if scratch else FROM_BASE
     deadline = time.monotonic() + arguments.seconds
-    data = start_data(place, arguments.toy, deadline)
-    while data.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.2)
-    shutil.rmtree(place.work / "claims" / kind, ignore_errors=True)
+    make_data(place, arguments.toy, deadline, course)
+    shutil.rmtree(place.work / "claims" / course.name, ignore_errors=True)
     left = deadline - time.monotonic() - STARTING_SECONDS - PACKING_SECONDS
-    command: tuple[str, ...] = (kind, "--arms", arguments.arms, "--seconds", f"{left:.0f}")
-    if not scratch:
-        command += ("--base", str(arguments.base or RunFolder(base_folder(place)).final_weights))
-    stages = [Stage(f"{kind}-{number}", command) for number in range(arguments.parallel)]
+    command: tuple[str, ...] = (course.name, "--arms", arguments.arms, "--seconds", f"{left:.0f}")
+    if arguments.base is not None:
+        command += ("--base", str(arguments.base))
+    stages = [Stage(f"{course.name}-{number}", command) for number in range(arguments.parallel)]
     run_all(stages, place, arguments.toy, len(stages), deadline - PACKING_SECONDS)
-    bring_home(place, arguments.home or place.work / "home", kind)
+    bring_home(place, arguments.home or place.work / "home", course.name)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from benchmarks.proof.faults import Faults, FaultyDetector
+from benchmarks.proof.plan import FROM_BASE, LATE, NEVER, SCRATCH, Course
 from benchmarks.proof.supervision import alive, evidence
 from benchmarks.proof.training import ExtraLosses
 
@@ -148,12 +149,19 @@ ARMS: Final = {
     "centered-gated": Arm(
         "centered 2.5 + 0.6 behind a gate", _features(2.5, 0.6, gate=True, parameterisation="centered"), seeds=2
     ),
-    "centered-strong": Arm("centered 8 + 0, no gate", _features(8.0, 0.0, gate=False, parameterisation="centered")),
+    "centered-strong": Arm(
+        "centered 8 + 0, no gate", _features(8.0, 0.0, gate=False, parameterisation="centered"), seeds=3
+    ),
 }
 
 
-FROM_SCRATCH: Final = (BASELINE, "sigmoid-gated")
-SCRATCH_SEEDS: Final = 3
+SOME_SEEDS: Final = 3
+SOME_ARMS: Final = {
+    SCRATCH: (BASELINE, "sigmoid-gated"),
+    LATE: (BASELINE, "sigmoid-gated", "attention-context", "alive", "centered-strong"),
+    NEVER: (BASELINE, "sigmoid-gated", "attention-context", "centered-strong"),
+}
+"""Arms of the courses that are not run with all of them."""
 
 
 def build(name: str, config: Config) -> Detector:
@@ -162,13 +170,9 @@ def build(name: str, config: Config) -> Detector:
     return Detector(config) if faults is None else FaultyDetector(config, faults)
 
 
-def schedule(scratch: bool = False) -> list[tuple[str, int]]:
-    """All runs, arm and seed: every arm once before any is run again.
-
-    Args:
-        scratch: those from random weights in place of those from the base.
-    """
-    if scratch:
-        return [(name, seed) for seed in range(SCRATCH_SEEDS) for name in FROM_SCRATCH]
+def schedule(course: Course = FROM_BASE) -> list[tuple[str, int]]:
+    """All runs of a course, arm and seed: every arm once before any is run again."""
+    if course in SOME_ARMS:
+        return [(name, seed) for seed in range(SOME_SEEDS) for name in SOME_ARMS[course]]
     most = max(arm.seeds for arm in ARMS.values())
     return [(name, seed) for seed in range(most) for name, arm in ARMS.items() if seed < arm.seeds]

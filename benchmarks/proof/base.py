@@ -1,4 +1,4 @@
-"""The base that all arms start from: a detector without AQR, from random weights."""
+"""The bases that arms start from: detectors without AQR, from random weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from benchmarks.proof.arms import BASELINE, build
 from benchmarks.proof.batches import base_order, stream, together
 from benchmarks.proof.conditions import Split, score
-from benchmarks.proof.plan import PILOT, TEST, TRAIN, Place, config, name_of
+from benchmarks.proof.plan import BASE, BASES, PILOT, TEST, Place, config, name_of
 from benchmarks.proof.training import fit
 
 from aqr.data.failures.catalogue import Failure
@@ -31,22 +31,24 @@ BATCHES_PER_STEP: Final = 3
 KEY_CONDITIONS: Final = [None, Failure("lidar_drop", 3), Failure("missing_camera", 3), Failure("limited_fov", 2)]
 
 
-def train_base(place: Place, seconds: float | None, seed: int = 0) -> dict[str, Any]:
-    """Train the base and score it.
+def train_base(place: Place, seconds: float | None, seed: int = 0, name: str = BASE) -> dict[str, Any]:
+    """Train a base and score it.
 
     Args:
         place: where the caches lie.
         seconds: for training.
         seed: of weights and noise.
+        name: of `BASES`.
 
     Returns:
-        what is written to `base.json`: effort, and scores on pilot and test.
+        what is written to NAME.json: effort, and scores on pilot and test.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     steps = place.scale.base_steps
     settings = config(
         place,
         seed=seed,
+        batches=BASES[name],
         train={
             "steps": steps,
             "lr": LR,
@@ -58,29 +60,29 @@ def train_base(place: Place, seconds: float | None, seed: int = 0) -> dict[str, 
     )
     torch.manual_seed(seed)
     detector = build(BASELINE, settings).to(device)
-    folder = RunFolder(base_folder(place))
+    folder = RunFolder(base_folder(place, name))
     shutil.rmtree(folder.path, ignore_errors=True)
-    cached = stream(place.cache(TRAIN), base_order(BATCHES_PER_STEP * steps, place.scale.cached_steps), device)
+    cached = stream(place.cache(BASES[name]), base_order(BATCHES_PER_STEP * steps, place.scale.cached_steps), device)
     batches = together(cached, BATCHES_PER_STEP)
     effort = fit(detector, settings, batches, folder, device=device, seconds=seconds)
     result: dict[str, Any] = {"seed": seed, "effort": asdict(effort), "device": name_of_device(device)}
-    path = place.out / "base.json"
+    path = place.out / f"{name}.json"
     write_json(path, result)
-    for name, wanted in ((PILOT, KEY_CONDITIONS), (TEST, KEY_CONDITIONS), (TEST, None)):
-        split = Split(place, settings, name)
+    for part, wanted in ((PILOT, KEY_CONDITIONS), (TEST, KEY_CONDITIONS), (TEST, None)):
+        split = Split(place, settings, part)
         if not len(split.rows):
             continue
         scores = score(detector, split, device, wanted)
-        result[name] = scores.summary()
+        result[part] = scores.summary()
         write_json(path, result)
-        shown = {name_of(c): round(100 * result[name]["mAP"][name_of(c)], 1) for c in KEY_CONDITIONS}
-        log.info("base on %s: mAP %s", name, json.dumps(shown))
+        shown = {name_of(c): round(100 * result[part]["mAP"][name_of(c)], 1) for c in KEY_CONDITIONS}
+        log.info("%s on %s: mAP %s", name, part, json.dumps(shown))
     return result
 
 
-def base_folder(place: Place) -> Path:
+def base_folder(place: Place, name: str = BASE) -> Path:
     """Its run folder."""
-    return place.out / "runs" / "base"
+    return place.out / "runs" / name
 
 
 def name_of_device(device: torch.device) -> str:

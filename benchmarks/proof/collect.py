@@ -11,15 +11,13 @@ from typing import Any, Final
 import numpy as np
 from benchmarks.proof.arms import ARMS, BASELINE
 from benchmarks.proof.figures import Floats, figures
-from benchmarks.proof.plan import FROM_BASE, PILOT, SCRATCH, TEST
+from benchmarks.proof.plan import BASES, COURSES, FROM_BASE, PILOT, TEST
 
 from aqr.files import replacing
 
 log = logging.getLogger(__name__)
 
 METRICS: Final = {"mAP": "mean_ap", "NDS": "nds"}
-BASE: Final = "base.json"
-RUNS: Final = {FROM_BASE: "arms.json", SCRATCH: "scratch.json"}
 WEIGHTS: Final = "weights.json"
 COST: Final = "cost.json"
 SHOWN_SEVERITY: Final = "3"
@@ -30,20 +28,24 @@ SENSORS: Final = {"clean": "both", NO_LIDAR: "no LiDAR", NO_CAMERA: "no camera"}
 
 
 def collect(raw: Path, results: Path) -> None:
-    """Write base.json, arms.json, scratch.json and weights.json.
+    """Write a file for every base and for every course that has been run, and weights.json.
 
     Args:
         raw: what the leases brought home, unpacked into one folder.
         results: folder of the small files.
     """
-    if (raw / "base.json").exists():
-        _write(results / BASE, _base(raw / "base.json"))
-    for kind, name in RUNS.items():
-        content, weights = _runs(raw / kind)
-        _write(results / name, content)
-        if kind == FROM_BASE:
+    for base in BASES:
+        if (raw / f"{base}.json").exists():
+            _write(results / f"{base}.json", _base(raw / f"{base}.json"))
+    for course in COURSES.values():
+        if not (raw / course.name).exists():
+            continue
+        content, weights = _runs(raw / course.name)
+        _write(results / f"{course.name}.json", content)
+        if course == FROM_BASE:
             _write(results / WEIGHTS, weights)
-        log.info("%s: %d runs of %d arms", kind, len(content["runs"]), len({run["arm"] for run in content["runs"]}))
+        arms = {run["arm"] for run in content["runs"]}
+        log.info("%s: %d runs of %d arms", course.name, len(content["runs"]), len(arms))
 
 
 def _runs(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import numpy as np
 from benchmarks.proof.arms import ARMS, BASELINE
-from benchmarks.proof.collect import BASE, COST, RUNS, WEIGHTS
+from benchmarks.proof.collect import COST, WEIGHTS
 from benchmarks.proof.figures import CLEAN, FAILURES, Difference, Spread, difference, figures, spread
-from benchmarks.proof.plan import FROM_BASE, PILOT, TEST
+from benchmarks.proof.plan import FROM_BASE, PILOT, TEST, Course
 
 ALLOWED_LOSS: Final = 0.005
 """mAP on clean pilot data that an arm may lose and still be chosen."""
@@ -23,9 +23,9 @@ class Comparison:
     """All runs.
 
     Attributes:
-        runs: of `arms.json`, or of `scratch.json`.
+        runs: of `arms.json`, or of another course.
         scene_error: likewise.
-        base: `base.json`; empty where there is none.
+        base: what they start from; empty where there is none.
         weights: of `weights.json`.
         cost: of `cost.json`, which whoever ran it writes: gpus, minutes, gpu_hours, says; empty where there is none.
     """
@@ -37,13 +37,14 @@ class Comparison:
     cost: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, results: Path, kind: str = FROM_BASE) -> Comparison:
-        """From the folder of the small JSON files; runs from the base or from random weights."""
+    def read(cls, results: Path, course: Course = FROM_BASE) -> Comparison:
+        """From the folder of the small JSON files."""
+        names = [f"{course.name}.json", f"{course.base}.json", WEIGHTS if course == FROM_BASE else "", COST]
         arms, base, weights, cost = (
-            json.loads((results / name).read_text(encoding="utf-8")) if (results / name).exists() else {}
-            for name in (RUNS[kind], BASE, WEIGHTS, COST)
+            json.loads((results / name).read_text(encoding="utf-8")) if (results / name).is_file() else {}
+            for name in names
         )
-        return cls(arms.get("runs", []), arms.get("scene_error", {}), base, weights if kind == FROM_BASE else {}, cost)
+        return cls(arms.get("runs", []), arms.get("scene_error", {}), base, weights, cost)
 
     @cached_property
     def arms(self) -> list[str]:

@@ -27,6 +27,7 @@ from aqr.detector.detector import DetectorOutput
 from aqr.scoring import GroundTruth, Metrics, evaluate, load_ground_truth
 from aqr.scoring.bootstrap import Resampled, draw_scenes, resample
 from aqr.taxonomy import CLASSES
+from aqr.training.denormals import flushed_denormals
 from aqr.training.evaluation import evaluation_precision, in_global_frame
 from aqr.training.inference import SampleDetections
 from aqr.training.module import autocast
@@ -121,6 +122,7 @@ class Scores:
         }
 
 
+@flushed_denormals()
 @torch.inference_mode()
 def score(
     detector: Detector,

@@ -6,14 +6,15 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import torch
 from benchmarks.proof.batches import pack, save, step_path
-from benchmarks.proof.plan import PILOT, TEST, TRAIN, Place, conditions, config, name_of
+from benchmarks.proof.plan import INTACT, PILOT, TEST, TRAIN, Place, conditions, config, name_of
 
 from aqr.config import Config, Sensors
 from aqr.data.dataset import NuScenesDataset
@@ -47,7 +48,7 @@ class Job:
     """One file to make.
 
     Attributes:
-        split: train, pilot or test.
+        split: of training batches, `TRAIN` or `INTACT`, or pilot or test.
         condition: of pilot and test.
         number: of the step or of the chunk.
         path: of the file.
@@ -70,10 +71,17 @@ def chunks(count: int, size: int) -> list[range]:
 class _Maker:
     """Makes files in worker processes, which inherit it by forking."""
 
-    def __init__(self, place: Place, config: Config) -> None:
-        self.place, self.config = place, config
-        self.index = open_index(config.data.root, config.data.version)
-        self.train = NuScenesDataset(
+    def __init__(self, place: Place) -> None:
+        self.place, self.config = place, config(place)
+        self.index = open_index(self.config.data.root, self.config.data.version)
+        self.train = {batches: self._training(config(place, batches=batches)) for batches in (TRAIN, INTACT)}
+        order = TrainingOrder(len(self.train[TRAIN]), self.config.seed)
+        self.draws = list(TrainingBatches(order, self.config.data.batch_size, place.scale.cached_steps))
+        self.rows = {name: rows_of(self.index, name, place) for name in (PILOT, TEST)}
+        self.failing = {name_of(condition): self._failing(condition) for condition in conditions()}
+
+    def _training(self, config: Config) -> NuScenesDataset:
+        return NuScenesDataset(
             config.data,
             config.sensors,
             config.data.train_split,
@@ -81,10 +89,6 @@ class _Maker:
             pc_range=config.detector.pc_range,
             index=self.index,
         )
-        order = TrainingOrder(len(self.train), config.seed)
-        self.draws = list(TrainingBatches(order, config.data.batch_size, place.scale.cached_steps))
-        self.rows = {name: rows_of(self.index, name, place) for name in (PILOT, TEST)}
-        self.failing = {name_of(condition): self._failing(condition) for condition in conditions()}
 
     def _failing(self, condition: Failure | None) -> NuScenesDataset:
         sensors = Sensors()
@@ -102,10 +106,15 @@ class _Maker:
             corruption=None if condition is None else Corruption(condition),
         )
 
-    def jobs(self) -> Iterator[Job]:
-        folder = self.place.cache(TRAIN)
-        for step in range(len(self.draws)):
-            yield Job(TRAIN, None, step, step_path(folder, step))
+    def jobs(self, steps: Mapping[str, Collection[int]]) -> Iterator[Job]:
+        """Files to make.
+
+        Args:
+            steps: numbers of the batches of `TRAIN` and of `INTACT` that are wanted.
+        """
+        for batches, numbers in steps.items():
+            for step in sorted(numbers):
+                yield Job(batches, None, step, step_path(self.place.cache(batches), step))
         for split in (PILOT, TEST):
             for condition in conditions():
                 for number, _ in enumerate(chunks(len(self.rows[split]), self.place.scale.chunk)):
@@ -114,8 +123,8 @@ class _Maker:
     def make(self, job: Job) -> None:
         if job.path.exists():
             return
-        if job.split == TRAIN:
-            samples = [self.train[draw] for draw in self.draws[job.number]]
+        if job.split in self.train:
+            samples = [self.train[job.split][draw] for draw in self.draws[job.number]]
             save(job.path, pack(collate(samples), REACH))
             return
         rows = self.rows[job.split]
@@ -135,8 +144,14 @@ def _make(job: Job) -> None:
     _maker.make(job)
 
 
-def make_data(place: Place, workers: int | None = None) -> None:
-    """Write the world and all batches; what is there already is kept."""
+def make_data(place: Place, steps: Mapping[str, Collection[int]], workers: int | None = None) -> None:
+    """Write the world and batches; what is there already is kept.
+
+    Args:
+        place: where to.
+        steps: numbers of the batches of `TRAIN` and of `INTACT` that are wanted; those of pilot and test always are.
+        workers: processes; by default all cores but two.
+    """
     global _maker
     begin = time.perf_counter()
     count = workers or max((os.cpu_count() or 1) - 2, 1)
@@ -150,11 +165,11 @@ def make_data(place: Place, workers: int | None = None) -> None:
     )
     log.info("world of %d scenes after %.0f s", place.scale.scenes, time.perf_counter() - begin)
     torch.set_num_threads(1)
-    _maker = _Maker(place, config(place))
-    jobs = list(_maker.jobs())
+    _maker = _Maker(place)
+    jobs = list(_maker.jobs(steps))
     with multiprocessing.get_context("fork").Pool(count) as pool:
-        done = {TRAIN: 0, PILOT: 0, TEST: 0}
-        total = {split: sum(job.split == split for job in jobs) for split in done}
+        total = Counter(job.split for job in jobs)
+        done = Counter[str]()
         for job, _ in zip(jobs, pool.imap(_make, jobs), strict=True):
             done[job.split] += 1
             if done[job.split] == total[job.split]:

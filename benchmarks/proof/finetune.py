@@ -20,7 +20,7 @@ from benchmarks.proof.base import LR_PEAK as BASE_LR_PEAK
 from benchmarks.proof.base import name_of_device
 from benchmarks.proof.batches import arm_order, stream, together
 from benchmarks.proof.conditions import Split, score
-from benchmarks.proof.plan import FROM_BASE, PILOT, SCRATCH, TEST, TRAIN, Place, config
+from benchmarks.proof.plan import FROM_BASE, PILOT, TEST, Course, Place, config
 from benchmarks.proof.training import fit
 from benchmarks.proof.weights import WeightLog
 
@@ -42,6 +42,24 @@ GATE_LR: Final = 50.0
 """AQR is new where the rest is trained, and its gates start closed."""
 
 
+def steps_and_batches(place: Place, course: Course) -> tuple[int, int]:
+    """Steps of a run, and cached batches that make one of them."""
+    if course.base is None:
+        return place.scale.scratch_steps, SCRATCH_BATCHES
+    return place.scale.arm_steps, 1
+
+
+def order(place: Place, course: Course, seed: int) -> list[int]:
+    """Numbers of the cached batches of a run."""
+    steps, per_step = steps_and_batches(place, course)
+    return arm_order(per_step * steps, place.scale.cached_steps, seed)
+
+
+def batches(place: Place, course: Course) -> dict[str, set[int]]:
+    """Numbers of the cached batches that all runs of a course need."""
+    return {course.batches: {number for _, seed in schedule(course) for number in order(place, course, seed)}}
+
+
 def start_from(base: Path, detector: Detector) -> None:
     """Load the base's weights; AQR's own are new.
 
@@ -54,7 +72,9 @@ def start_from(base: Path, detector: Detector) -> None:
         raise ValueError(f"{base} is not the base of this experiment: it lacks {missing + list(report.mismatched)}")
 
 
-def run_arm(place: Place, arm: str, seed: int, base: Path | None, splits: dict[str, Split]) -> dict[str, Any]:
+def run_arm(
+    place: Place, arm: str, seed: int, base: Path | None, splits: dict[str, Split], course: Course = FROM_BASE
+) -> dict[str, Any]:
     """Train and score one arm.
 
     Args:
@@ -63,16 +83,17 @@ def run_arm(place: Place, arm: str, seed: int, base: Path | None, splits: dict[s
         seed: of noise, of new weights and of the choice and order of the batches.
         base: weights that every arm starts from; None for random ones.
         splits: pilot and test.
+        course: what it is trained on, and where results go.
 
     Returns:
-        what is written to `arms/<arm>-<seed>.json`, or to `scratch/…` from random weights.
+        what is written to `<course>/<arm>-<seed>.json`.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    steps = place.scale.scratch_steps if base is None else place.scale.arm_steps
-    per_step = SCRATCH_BATCHES if base is None else 1
+    steps, per_step = steps_and_batches(place, course)
     settings = config(
         place,
         seed=seed,
+        batches=course.batches,
         **ARMS[arm].sections(),
         train={
             "steps": steps,
@@ -91,10 +112,9 @@ def run_arm(place: Place, arm: str, seed: int, base: Path | None, splits: dict[s
         start_from(base, detector)
     detector = detector.to(device)
     name = f"{arm}-{seed}"
-    kind = SCRATCH if base is None else FROM_BASE
-    folder = RunFolder(place.out / "runs" / (f"{kind}-{name}" if base is None else name))
+    folder = RunFolder(place.out / "runs" / (name if course == FROM_BASE else f"{course.name}-{name}"))
     shutil.rmtree(folder.path, ignore_errors=True)
-    cached = stream(place.cache(TRAIN), arm_order(per_step * steps, place.scale.cached_steps, seed), device)
+    cached = stream(place.cache(course.batches), order(place, course, seed), device)
     batches = together(cached, per_step)
     effort = fit(detector, settings, batches, folder, device=device, extra=ARMS[arm].extra)
     folder.final_weights.unlink()
@@ -112,7 +132,7 @@ def run_arm(place: Place, arm: str, seed: int, base: Path | None, splits: dict[s
     result["weights"] = weights.summary()
     result[PILOT] = score(detector, splits[PILOT], device).summary()
     write_json(folder.evaluation(splits[TEST].config.data.val_split) / "metrics.json", tested.clean)
-    path = place.out / kind / f"{name}.json"
+    path = place.out / course.name / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
         path.with_suffix(".npz"),
@@ -138,23 +158,23 @@ def _lr_mult(aqr: Mapping[str, Any], scratch: bool) -> dict[str, float]:
     return gates if scratch else {"aqr": AQR_LR} | gates
 
 
-def work(place: Place, base: Path | None, only: list[str] | None, seconds: float) -> None:
+def work(place: Place, course: Course, base: Path | None, only: list[str] | None, seconds: float) -> None:
     """Take runs from the schedule that no other process has taken, until none is left or the time will not do.
 
     Args:
         place: where the caches lie.
+        course: whose runs they are.
         base: weights that every arm starts from; None for random ones.
         only: arms to run; None for all.
         seconds: from now.
     """
     begin = time.monotonic()
     splits = {name: Split(place, config(place), name) for name in (PILOT, TEST)}
-    kind = SCRATCH if base is None else FROM_BASE
-    claims = place.work / "claims" / kind
+    claims = place.work / "claims" / course.name
     claims.mkdir(parents=True, exist_ok=True)
     longest = 0.0
-    for arm, seed in schedule(base is None):
-        if (only is not None and arm not in only) or (place.out / kind / f"{arm}-{seed}.json").exists():
+    for arm, seed in schedule(course):
+        if (only is not None and arm not in only) or (place.out / course.name / f"{arm}-{seed}.json").exists():
             continue
         if time.monotonic() - begin + 1.1 * longest > seconds:
             log.info("no time for %s-%d", arm, seed)
@@ -165,7 +185,7 @@ def work(place: Place, base: Path | None, only: list[str] | None, seconds: float
             continue
         started = time.monotonic()
         try:
-            run_arm(place, arm, seed, base, splits)
+            run_arm(place, arm, seed, base, splits, course)
         except Exception:  # one arm that cannot be trained must not end the others
             log.exception("%s-%d failed", arm, seed)
         else:

@@ -17,7 +17,7 @@ from typing import Final
 
 import torch
 from benchmarks.proof.batches import step_path
-from benchmarks.proof.plan import TRAIN, Place
+from benchmarks.proof.plan import BASE, BASES, Course, Place
 
 log = logging.getLogger(__name__)
 
@@ -57,19 +57,29 @@ def one_gpu(number: int) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": str(number % gpus)} if gpus > 1 else {}
 
 
-def start_data(place: Place, toy: bool, deadline: float) -> subprocess.Popen[bytes]:
-    """Make the data in the background, and wait for the first training batch.
+def start_data(place: Place, toy: bool, deadline: float, base: str = BASE) -> subprocess.Popen[bytes]:
+    """Make the data that a base is trained on in the background, and wait for its first training batch.
 
     Raises:
         RuntimeError: where making data failed.
     """
-    data = start(Stage("data", ("data",)), place, toy)
-    while not step_path(place.cache(TRAIN), 0).exists():
+    data = start(Stage("data", ("data", "--of", base)), place, toy)
+    while not step_path(place.cache(BASES[base]), 0).exists():
         if data.poll() not in (None, 0) or time.monotonic() > deadline:
             data.kill()
             raise RuntimeError(f"no data; see {place.out / 'logs' / 'data.log'}")
         time.sleep(0.2)
     return data
+
+
+def make_data(place: Place, toy: bool, deadline: float, course: Course) -> None:
+    """Make the data that the runs of a course need.
+
+    Raises:
+        RuntimeError: where that failed, or took too long.
+    """
+    if run_all([Stage("data", ("data", "--of", course.name))], place, toy, 1, deadline) != ["data"]:
+        raise RuntimeError(f"no data; see {place.out / 'logs' / 'data.log'}")
 
 
 def run_all(stages: Sequence[Stage], place: Place, toy: bool, parallel: int, deadline: float) -> list[str]:
@@ -106,7 +116,7 @@ def run_all(stages: Sequence[Stage], place: Place, toy: bool, parallel: int, dea
 
 
 def bring_home(place: Place, target: Path, name: str) -> None:
-    """Pack results as few files of limited size: NAME.tar.gz, and the base by itself.
+    """Pack results as few files of limited size: NAME.tar.gz, and the bases by themselves.
 
     Args:
         place: of the experiment.
@@ -119,7 +129,7 @@ def bring_home(place: Place, target: Path, name: str) -> None:
         for path in sorted(place.out.rglob("*")):
             if path.is_file() and path.suffix != ".safetensors":
                 tar.add(path, str(path.relative_to(place.out)))
-    weights = sorted(place.out.glob("runs/base/checkpoints/final.safetensors"))
+    weights = [path for base in BASES for path in place.out.glob(f"runs/{base}/checkpoints/final.safetensors")]
     for path in weights:
         shutil.copyfile(path, target / f"{path.parent.parent.name}.safetensors")
     for path in (archive, *weights):

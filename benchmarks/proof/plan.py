@@ -18,14 +18,16 @@ CAMERA_DROPOUT: Final = 0.08
 OTHER_FAILURES: Final = 0.025
 """Share of the training samples that shows each failure, at a severity drawn at random; 37 % show none."""
 
-FROM_BASE: Final = "arms"
-SCRATCH: Final = "scratch"
-"""Folders of results: arms that start from the base, and from random weights."""
+BASE: Final = "base"
+INTACT_BASE: Final = "base-intact"
+"""Detectors that arms start from: one has seen sensors fail in training, the other never has."""
 
 PLAIN_WORLD: Final = "plain-world"
 """Folder of results from a world without look-alikes, recipe 1 of `aqr.synth.world`."""
 
 TRAIN: Final = "train"
+INTACT: Final = "train-intact"
+"""Training batches in which sensors fail, and in which none does."""
 PILOT: Final = "pilot"
 TEST: Final = "test"
 """Choices are made on `pilot`, results are reported on `test`; both are parts of the validation split."""
@@ -135,6 +137,30 @@ SHRUNK: Final = (
 )
 
 
+@dataclass(frozen=True)
+class Course:
+    """How runs that are compared with one another are trained.
+
+    Attributes:
+        name: of their folder of results.
+        base: that they start from; None for random weights.
+        batches: that they are trained on, `TRAIN` or `INTACT`.
+    """
+
+    name: str
+    base: str | None
+    batches: str
+
+
+FROM_BASE: Final = Course("arms", BASE, TRAIN)
+SCRATCH: Final = Course("scratch", None, TRAIN)
+LATE: Final = Course("late", INTACT_BASE, TRAIN)
+NEVER: Final = Course("never", INTACT_BASE, INTACT)
+COURSES: Final = {course.name: course for course in (FROM_BASE, SCRATCH, LATE, NEVER)}
+BASES: Final = {BASE: TRAIN, INTACT_BASE: INTACT}
+"""What each base is trained on."""
+
+
 def conditions() -> list[Failure | None]:
     """No failure, then every failure at every severity."""
     return [None, *parse_failures("all")]
@@ -144,17 +170,22 @@ def name_of(condition: Failure | None) -> str:
     return "clean" if condition is None else str(condition)
 
 
-def config(place: Place, seed: int = 0, **sections: dict[str, Any]) -> Config:
-    """The detector of `aqr demo` without AQR, on the synthetic world, with sensors that fail in training.
+def config(place: Place, seed: int = 0, batches: str = TRAIN, **sections: dict[str, Any]) -> Config:
+    """The detector of `aqr demo` without AQR, on the synthetic world.
 
     Args:
         place: where the world lies.
         seed: of the run.
+        batches: of training: `TRAIN`, in which sensors fail, or `INTACT`.
         sections: settings that differ, by section: `aqr={"enabled": True}`.
     """
-    augmentation = [
-        {"name": kind.name, "probability": OTHER_FAILURES} for kind in KINDS if kind.name not in ("lidar_drop",)
-    ]
+    failures = {
+        "lidar_dropout": LIDAR_DROPOUT,
+        "camera_dropout": CAMERA_DROPOUT,
+        "augmentation": [
+            {"name": kind.name, "probability": OTHER_FAILURES} for kind in KINDS if kind.name not in ("lidar_drop",)
+        ],
+    }
     base = configuration.load(SMALL_DETECTOR, SHRUNK if place.scale.small else ()).model_dump()
     changes: dict[str, Any] = {
         "data": {
@@ -163,11 +194,7 @@ def config(place: Place, seed: int = 0, **sections: dict[str, Any]) -> Config:
             "train_split": place.scale.splits[0],
             "val_split": place.scale.splits[1],
             "batch_size": place.scale.batch_size,
-            "failures": {
-                "lidar_dropout": LIDAR_DROPOUT,
-                "camera_dropout": CAMERA_DROPOUT,
-                "augmentation": augmentation,
-            },
+            "failures": failures if batches == TRAIN else {},
         },
         "seed": seed,
         "aqr": {"enabled": False},

@@ -17,6 +17,7 @@ from aqr.detector import Detector
 from aqr.detector.detector import DetectorOutput
 from aqr.modulation import measure
 from aqr.training.checkpoint import save_final
+from aqr.training.denormals import flushed_denormals
 from aqr.training.module import autocast, step_seed
 from aqr.training.optimizer import adamw, one_cycle, set_lr
 from aqr.training.recorder import memory_mb
@@ -42,6 +43,7 @@ class Effort:
     memory_mb: float
 
 
+@flushed_denormals()
 def fit(
     detector: Detector,
     config: Config,

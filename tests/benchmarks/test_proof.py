@@ -16,8 +16,25 @@ from benchmarks.proof.compare import Comparison
 from benchmarks.proof.conditions import Split
 from benchmarks.proof.data import _Maker
 from benchmarks.proof.figures import CLEAN, FAILURES, Spread, difference, figures, spread
-from benchmarks.proof.finetune import run_arm
-from benchmarks.proof.plan import PILOT, SCRATCH, TEST, TOY, TRAIN, Place, conditions, config, name_of
+from benchmarks.proof.finetune import batches, order, run_arm
+from benchmarks.proof.plan import (
+    BASES,
+    FROM_BASE,
+    FULL,
+    INTACT,
+    LATE,
+    NEVER,
+    PILOT,
+    SCRATCH,
+    TEST,
+    TOY,
+    TRAIN,
+    Course,
+    Place,
+    conditions,
+    config,
+    name_of,
+)
 from benchmarks.proof.report import write_report
 from benchmarks.proof.supervision import alive, evidence
 from scipy import stats
@@ -35,7 +52,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def place(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """Caches of two training steps and of the two samples of the test split, under every condition."""
+    """Caches of two training steps, failing and not, and of the two test samples under every condition."""
     work = tmp_path_factory.mktemp("proof")
     (work / "world").symlink_to(world)
     scale = dataclasses.replace(
@@ -48,8 +65,8 @@ def place(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
         arm_steps=2,
     )
     here = Place(work, work / "out", scale)
-    maker = _Maker(here, config(here))
-    for job in maker.jobs():
+    maker = _Maker(here)
+    for job in maker.jobs({TRAIN: range(2), INTACT: range(2)}):
         maker.make(job)
     return here
 
@@ -119,6 +136,27 @@ def test_batches_come_in_order_and_errors_come_through(place: Place) -> None:
         assert torch.equal(got, load(step_path(place.cache(TRAIN), number))["labels"])
     with pytest.raises(TimeoutError, match="does not come"):
         list(stream(place.cache(TRAIN), [0, 7], CPU, patience=0.1))
+
+
+def test_intact_batches_are_the_same_samples_without_failures(place: Place, batch: Batch) -> None:
+    settings = config(place, batches=INTACT)
+    assert not settings.data.failures.augmentation
+    assert settings.data.failures.lidar_dropout == settings.data.failures.camera_dropout == 0
+    intact = [unpack(load(step_path(place.cache(INTACT), step)), CPU) for step in range(2)]
+    assert all(count > 1000 for one in intact for count in one.point_counts)
+    assert torch.equal(intact[0].labels, batch.labels)
+    assert_same(intact[0].boxes, batch.boxes)
+
+
+@pytest.mark.parametrize("course", [FROM_BASE, SCRATCH, LATE, NEVER])
+def test_a_course_needs_the_batches_of_its_runs_and_no_others(place: Place, course: Course) -> None:
+    large = dataclasses.replace(place, scale=dataclasses.replace(FULL, scratch_steps=40))
+    needed = batches(large, course)
+    assert list(needed) == [course.batches]
+    runs = [order(large, course, seed) for _, seed in schedule(course)]
+    assert needed[course.batches] == {number for run in runs for number in run}
+    assert {len(run) for run in runs} == {80 if course == SCRATCH else 300}
+    assert course.base is None or BASES[course.base] == (TRAIN if course == FROM_BASE else INTACT)
 
 
 def test_every_arm_is_run_once_before_any_is_run_again() -> None:
@@ -284,7 +322,7 @@ def test_from_base_to_page(place: Place) -> None:
     assert first["experts"]["loss_cls"] == pytest.approx(first[BASELINE]["loss_cls"], rel=1e-4)
     assert first["original"]["loss"] != pytest.approx(first[BASELINE]["loss"], rel=1e-5)
     assert runs[BASELINE]["weights"] is None
-    scratch = {arm: run_arm(place, arm, 0, None, splits) for arm in (BASELINE, "sigmoid-gated")}
+    scratch = {arm: run_arm(place, arm, 0, None, splits, SCRATCH) for arm in (BASELINE, "sigmoid-gated")}
     lidar, camera = runs["original"]["weights"]["lidar_drop-3"]["all"]["all"]
     assert 0 < lidar < 1
     assert 0 < camera < 1
