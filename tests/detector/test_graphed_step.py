@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -153,10 +154,16 @@ def test_shapes_share_a_pool_until_all_graphs_are_made_anew(
 
 
 def test_training_goes_on_where_a_capture_fails(
-    small_config: Callable[..., Config], toy_batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+    small_config: Callable[..., Config],
+    toy_batch: Callable[..., Batch],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def fails(*_: object) -> None:
-        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+        try:
+            raise RuntimeError("operation not permitted\nwhen stream is capturing")
+        finally:
+            raise RuntimeError("the capture could not be ended")
 
     streams: list[object] = []
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
@@ -170,6 +177,8 @@ def test_training_goes_on_where_a_capture_fails(
     assert all(one.loss.isfinite() for one in found)
     assert streams == ["of training"]
     assert step.captured == 0
+    assert "operation not permitted when stream" in caplog.text
+    assert "could not be ended" not in caplog.messages[0]
 
 
 def test_graphs_that_give_other_numbers_are_not_used(
@@ -312,3 +321,44 @@ def test_cuda_graphs_give_what_the_detector_gives(
         ]
         assert (of_all[0] - of_all[1]).norm() < 2e-2 * of_all[1].norm()
         assert step.captured == [0, 0, 0, 0, 1, 2, 2, 2][seed % 8]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_cuda_graphs_draw_the_dropout_that_their_seed_gives(
+    small_config: Callable[..., Config], toy_batch: Callable[..., Batch], precision: torch.dtype
+) -> None:
+    config = small_config(**WHOLE | {"detector": WHOLE["detector"] | {"dropout": 0.1}})
+    plain, graphed = build(config, "cuda"), build(config, "cuda")
+
+    def mixed() -> torch.autocast:
+        return torch.autocast("cuda", dtype=precision, enabled=precision != torch.float32)
+
+    launched, replayed = GraphedStep(plain, mixed), GraphedStep(graphed, mixed)
+    launched._capturing = False
+    for seed in range(6):
+        batch = of_counts(toy_batch, [5, 2], seed).to("cuda")
+        expected, _ = in_stages(launched, plain, batch, seed)
+        got, _ = in_stages(replayed, graphed, batch, seed)
+        assert got == pytest.approx(expected, rel=2e-2)
+    assert replayed.captured == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
+def test_a_capture_that_breaks_leaves_cuda_as_it_was(
+    small_config: Callable[..., Config], toy_batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backward = module._Shape._backward
+
+    def waits(shape: Any) -> None:
+        if torch.cuda.is_current_stream_capturing():
+            shape._counts.sum().item()
+        backward(shape)
+
+    monkeypatch.setattr(module._Shape, "_backward", waits)
+    detector = build(small_config(detector={"dropout": 0.1}), "cuda")
+    step = GraphedStep(detector, no_autocast("cuda"))
+    losses = [step(of_counts(toy_batch, [5, 2], seed).to("cuda")).loss.item() for seed in range(6)]
+    assert all(map(math.isfinite, losses))
+    assert step.captured == 0
+    torch.cuda.empty_cache()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import logging
 import math
 from collections.abc import Callable
@@ -128,13 +130,20 @@ class GraphedStep:
             found = self._tried(shape, box_counts)
             if not all(abs(f - e) <= TOLERANCE * abs(e) for f, e in zip(found, expected, strict=True)):
                 raise RuntimeError(f"loss and gradient norm are {found} with graphs and {expected} without")
-        except RuntimeError as error:
+        except Exception as error:  # compilers raise what they like, and other ranks wait for this one
             self._capturing = False
             # A capture that cannot even be ended leaves its stream the current one.
             torch.cuda.set_stream(before)
-            shape.forget()
-            reason = " ".join(str(error).split())[:300]
-            logger.warning("the training step cannot be a CUDA graph here and goes on without: %s", reason)
+            for known in {id(one): one for one in (shape, *self._shapes.values())}.values():
+                known.forget()
+            _end_broken_capture(device, self._pool)
+            self._pool = None
+            # Ending a broken capture raises an error of its own over the one that broke it.
+            cause = error.__context__ or error
+            reason = " ".join(str(cause).split())[:300]
+            logger.warning(
+                "the training step cannot be a CUDA graph here and goes on without: %s", reason, exc_info=cause
+            )
 
     def _tried(self, shape: _Shape, box_counts: list[int]) -> tuple[float, float]:
         """Loss and gradient norm of the loaded batch on this rank alone, leaving statistics and random state as before.
@@ -233,6 +242,8 @@ class _Shape:
         """Make graphs of the stages, which have run before."""
         stream.wait_stream(torch.cuda.current_stream(self._divisors.device))
         self._forget_gradients()
+        # Nodes of earlier passes that garbage still holds would draw their stream into the capture.
+        gc.collect()
         graphs = []
         for stage in (self._network, self._aside, self._backward):
             graphs.append(torch.cuda.CUDAGraph())
@@ -266,6 +277,7 @@ class _Shape:
     def forget(self) -> None:
         """Drop what a capture left behind that failed: its nodes would go on adding gradients on its stream."""
         self.graphs = None
+        self._gradients = []
         for name in ("_output", "_sums", "_counts", "_found"):
             self.__dict__.pop(name, None)
         self._forget_gradients()
@@ -273,6 +285,20 @@ class _Shape:
     def _forget_gradients(self) -> None:
         for parameter in self._parameters:
             parameter.grad = None
+
+
+def _end_broken_capture(device: torch.device, pool: Any) -> None:
+    """Tell PyTorch that a capture is over which it could not end.
+
+    Otherwise its generator refuses to draw (pytorch issue 171263), and its allocator to free memory (180395).
+    """
+    if device.type != "cuda":
+        return
+    index = torch.cuda.current_device() if device.index is None else device.index
+    with contextlib.suppress(RuntimeError):  # where it did end
+        torch._C._cuda_endAllocateToPool(index, pool)
+    generator = torch.cuda.default_generators[index]
+    generator.graphsafe_set_state(generator.clone_state())  # the clone takes part in no capture
 
 
 def _up(count: int, multiple: int) -> int:
