@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.proof.arms import ROUTER_LR
 from benchmarks.proof.base import KEY_CONDITIONS, name_of_device
 from benchmarks.proof.batches import arm_order, stream
 from benchmarks.proof.conditions import Scores, Split, score
-from benchmarks.proof.finetune import AQR_LR, LR, LR_PEAK, WARMUP, start_from
+from benchmarks.proof.finetune import LR, LR_PEAK, WARMUP, start_from
 from benchmarks.proof.plan import PILOT, TEST, TRAIN, Place, config, name_of
 from benchmarks.proof.training import Effort, fit
 from torch import Tensor
@@ -63,7 +64,7 @@ def settings_for(place: Place, aqr: dict[str, Any], seed: int, base: Path, steps
             "lr": LR,
             "lr_peak": LR_PEAK,
             "warmup_fraction": WARMUP,
-            "lr_mult": {"aqr": AQR_LR} if aqr["enabled"] else {},
+            "lr_mult": {"aqr": ROUTER_LR} if aqr["enabled"] else {},
             "log_every": max(steps // 20, 1),
             "stats_every": 10 * steps,
             "init_from": str(base),

@@ -19,6 +19,9 @@ ORIGINAL: Final = "original"
 SOLO_BASELINE: Final = "none-solo"
 SOLO: Final = 0.5
 ATTENTION_CLAMP: Final = 20.0
+ROUTER_LR: Final = 5.0
+"""AQR is new where the rest is trained."""
+FAST_ROUTER_LR: Final = 25.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Arm:
         solo: `detector.loss.solo`.
         faults: of the original that it has; None for none.
         extra: losses of its own.
+        router_lr: learning rate of AQR in multiples of the detector's.
         seeds: how many seeds it is to be run with.
         beside: a second arm that it is compared with.
         candidate: whether it is AQR as it might be used, and may be chosen.
@@ -41,6 +45,7 @@ class Arm:
     solo: float = 0.0
     faults: Faults | None = None
     extra: ExtraLosses | None = None
+    router_lr: float = ROUTER_LR
     seeds: int = 1
     beside: str | None = None
     candidate: bool = True
@@ -152,14 +157,26 @@ ARMS: Final = {
     "centered-strong": Arm(
         "centered 8 + 0, no gate", _features(8.0, 0.0, gate=False, parameterisation="centered"), seeds=3
     ),
+    "centered-fast": Arm(
+        "centered 8 + 0, no gate, a router that learns five times as fast",
+        _features(8.0, 0.0, gate=False, parameterisation="centered"),
+        router_lr=FAST_ROUTER_LR,
+        seeds=3,
+    ),
+    "attention-fast": Arm(
+        "weights in attention as attention-context, a router that learns five times as fast",
+        _attention(context=True, per_layer=True),
+        router_lr=FAST_ROUTER_LR,
+        seeds=3,
+    ),
 }
 
 
 SOME_SEEDS: Final = 3
 SOME_ARMS: Final = {
-    SCRATCH: (BASELINE, "sigmoid-gated"),
-    LATE: (BASELINE, "sigmoid-gated", "attention-context", "alive", "centered-strong"),
-    NEVER: (BASELINE, "sigmoid-gated", "attention-context", "centered-strong"),
+    SCRATCH: (BASELINE, "sigmoid-gated", "centered-strong"),
+    LATE: (BASELINE, "sigmoid-gated", "alive", "centered-fast", "attention-fast"),
+    NEVER: (BASELINE, "sigmoid-gated", "centered-fast", "attention-fast"),
 }
 """Arms of the courses that are not run with all of them."""
 

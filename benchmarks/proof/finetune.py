@@ -7,14 +7,13 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from benchmarks.proof.arms import ARMS, build, schedule
+from benchmarks.proof.arms import ARMS, Arm, build, schedule
 from benchmarks.proof.base import LR as BASE_LR
 from benchmarks.proof.base import LR_PEAK as BASE_LR_PEAK
 from benchmarks.proof.base import name_of_device
@@ -37,9 +36,8 @@ WARMUP: Final = 0.2
 SCRATCH_BATCHES: Final = 2
 """Cached batches that make a step from random weights."""
 SCRATCH_GATE_LR: Final = 10.0
-AQR_LR: Final = 5.0
 GATE_LR: Final = 50.0
-"""AQR is new where the rest is trained, and its gates start closed."""
+"""Gates start closed where the rest is trained."""
 
 
 def steps_and_batches(place: Place, course: Course) -> tuple[int, int]:
@@ -100,7 +98,7 @@ def run_arm(
             "lr": BASE_LR if base is None else LR,
             "lr_peak": BASE_LR_PEAK if base is None else LR_PEAK,
             "warmup_fraction": WARMUP,
-            "lr_mult": _lr_mult(ARMS[arm].aqr, base is None),
+            "lr_mult": _lr_mult(ARMS[arm], base is None),
             "log_every": max(steps // 20, 1),
             "stats_every": max(steps // 4, 1),
             "init_from": None if base is None else str(base),
@@ -150,12 +148,12 @@ def run_arm(
     return result
 
 
-def _lr_mult(aqr: Mapping[str, Any], scratch: bool) -> dict[str, float]:
-    if not aqr["enabled"]:
+def _lr_mult(arm: Arm, scratch: bool) -> dict[str, float]:
+    if not arm.aqr["enabled"]:
         return {}
     gate = SCRATCH_GATE_LR if scratch else GATE_LR
-    gates = {"aqr.lidar_gate": gate, "aqr.camera_gate": gate} if aqr.get("modulator", {}).get("gate", False) else {}
-    return gates if scratch else {"aqr": AQR_LR} | gates
+    gates = {"aqr.lidar_gate": gate, "aqr.camera_gate": gate} if arm.aqr.get("modulator", {}).get("gate", False) else {}
+    return gates if scratch else {"aqr": arm.router_lr} | gates
 
 
 def work(place: Place, course: Course, base: Path | None, only: list[str] | None, seconds: float) -> None:

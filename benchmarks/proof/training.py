@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aqr.batch import Batch
 from aqr.config import Config
@@ -56,6 +56,8 @@ def fit(
 ) -> Effort:
     """Train for `config.train.steps` steps, or faster through the same schedule where time is short.
 
+    Processes of the experiment share GPUs, so the run folder says nothing of time and memory.
+
     Args:
         detector: on `device`.
         config: its settings; `train` and `seed` count here.
@@ -97,6 +99,7 @@ def fit(
                 losses |= extra(detector, output, batch)
         loss = torch.stack([value.float() for value in losses.values()]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
+        of_router = {} if detector.aqr is None else {"router_grad_norm": _norm(detector.aqr.router, like=loss)}
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -104,7 +107,7 @@ def fit(
         progress = step
         if seconds is not None:
             progress = max(progress, int((time.perf_counter() - begin) / seconds * settings.steps))
-        values = {**losses, "loss": loss, "grad_norm": norm}
+        values = {**losses, "loss": loss, "grad_norm": norm, **of_router}
         sums = {name: value.detach().float() + sums.get(name, 0.0) for name, value in values.items()}
         last = progress >= settings.steps
         if output.aqr is not None and (step % settings.stats_every == 0 or last):
@@ -116,11 +119,7 @@ def fit(
             if not math.isfinite(means["loss"]):
                 raise FloatingPointError(f"{folder.path}: the loss is {means['loss']} at step {step}")
             now = time.perf_counter()
-            times = {"step_time_s": (now - mark) / counted, "data_time_s": waited / counted}
-            memory = memory_mb(device)
-            append_line(
-                folder.metrics, {"iteration": step, **means, **times, "lr": lr, "memory_mb": memory, "skipped": 0}
-            )
+            append_line(folder.metrics, {"iteration": step, **means, "lr": lr, "skipped": 0})
             log.info(
                 "%s: step %d (%d of %d)  loss %.3f  %.1f ms a step, %.1f of them waiting for data",
                 folder.path.name,
@@ -128,10 +127,16 @@ def fit(
                 progress,
                 settings.steps,
                 means["loss"],
-                1e3 * times["step_time_s"],
-                1e3 * times["data_time_s"],
+                1e3 * (now - mark) / counted,
+                1e3 * waited / counted,
             )
             sums, counted, waited, mark = {}, 0, 0.0, now
     effort = Effort(step, time.perf_counter() - begin, memory_mb(device))
     save_final(folder, detector, config, step)
     return effort
+
+
+def _norm(module: nn.Module, like: Tensor) -> Tensor:
+    """Of the gradients of all its parameters; 0 where none has any."""
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients) if gradients else like.new_zeros(())
