@@ -1,4 +1,4 @@
-"""The sizes of the experiment, its failures and its detector."""
+"""The sizes of the experiment, its aims, its failures and its detector."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ LIDAR_DROPOUT: Final = 0.2
 CAMERA_DROPOUT: Final = 0.08
 OTHER_FAILURES: Final = 0.025
 """Share of the training samples that shows each failure, at a severity drawn at random; 37 % show none."""
+
+CLEAN_TARGET: Final = -0.003
+FAILURE_TARGET: Final = 0.03
+SENSOR_TARGET: Final = 0.05
+BASE_TARGET: Final = 0.45
+"""mAP asked for: of AQR against none, clean and over failures; of each sensor; of the base."""
 
 FROM_BASE: Final = "arms"
 SCRATCH: Final = "scratch"
