@@ -161,16 +161,18 @@ def main() -> None:
         with_sweeps(arguments.frame, root)
         count = len(dataset(settings(root, 0))[0].points)
         print(f"{os.cpu_count()} cores; a sample: 6 JPEGs of 1600 x 900, {count:,} points of {SWEEPS + 1} sweeps")
-        found = {"cores": os.cpu_count(), "points": count, "ms": stages(root, arguments.runs), "samples_per_s": {}}
-        for what, value in found["ms"].items():
+        ms = stages(root, arguments.runs)
+        for what, value in ms.items():
             print(f"{what:45s} {value:8.1f} ms")
+        rates: dict[int, float] = {}
         for workers in map(int, arguments.workers.split(",")):
             rate = throughput(root, workers, arguments.batches * max(workers, 1))
-            found["samples_per_s"][workers] = rate
+            rates[workers] = rate
             print(f"{workers} workers: {rate:6.1f} samples/s, {rate / max(workers, 1):5.1f} per worker")
-        best = max(rate / max(workers, 1) for workers, rate in found["samples_per_s"].items())
-        found["cores_needed"] = int(np.ceil(BATCH / STEP_S / best))
-        print(f"{found['cores_needed']} cores keep a GPU busy that takes {1e3 * STEP_S:.0f} ms for {BATCH} samples")
+        best = max(rate / max(workers, 1) for workers, rate in rates.items())
+        needed = int(np.ceil(BATCH / STEP_S / best))
+        print(f"{needed} cores keep a GPU busy that takes {1e3 * STEP_S:.0f} ms for {BATCH} samples")
+        found = {"cores": os.cpu_count(), "points": count, "ms": ms, "samples_per_s": rates, "cores_needed": needed}
         if arguments.out:
             arguments.out.write_text(json.dumps(found, indent=2))
 

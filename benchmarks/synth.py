@@ -69,9 +69,9 @@ def speed() -> None:
 
         return wrapped
 
-    sensors.render = timed("cameras", sensors.render)  # type: ignore[assignment]
-    sensors.sweep = timed("lidar", sensors.sweep)  # type: ignore[assignment]
-    recorder.draw_scene = timed("scene", recorder.draw_scene)  # type: ignore[assignment]
+    parts = (("cameras", sensors, "render"), ("lidar", sensors, "sweep"), ("scene", recorder, "draw_scene"))
+    for part, module, function in parts:
+        setattr(module, function, timed(part, getattr(module, function)))
     for name, preset in PRESETS.items():
         spent.clear()
         short = replace(preset, keyframes=5)
@@ -214,9 +214,9 @@ def _lidar(out: Path, stage: Stage, seconds: float, real: Path | None) -> None:
     far = np.linalg.norm(points[:, :3], axis=1) > 2
     top.scatter(points[far, 0], points[far, 1], s=0.4, c=np.minimum(points[far, 3], 60), cmap="viridis")
     boxes = lidar_boxes(stage, moment, seconds)
-    filled = points_in_boxes(points[far], boxes).any(axis=1)
-    for box, actor, full in zip(boxes, stage.traffic.actors, filled, strict=True):
-        if not full:
+    inside = points_in_boxes(points[far], boxes)
+    for box, actor, echoes in zip(boxes, stage.traffic.actors, inside, strict=True):
+        if not echoes.any():
             continue
         corner = box_corners(box[None])[0, [0, 1, 2, 3, 0], :2]
         top.plot(*corner.T, color=np.array(COLOURS[actor.name]) / 330, linewidth=1.2)

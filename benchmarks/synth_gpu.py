@@ -18,13 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -112,15 +113,15 @@ def equal(note: Note, device: str, small: bool) -> None:
         renderer = Renderer(Pool([stage], [rig], device))
         moments = renderer.moments([Shot(0, 500_000)])
         shadows = renderer.shadows(moments)
-        first, second = (
+        slow, quick = (
             renderer.pictures(moments, shadows, [replace(s, random=dice(0)) for s in sights], size, plainly=plainly)[
                 0
             ].int()
             for plainly in (True, not kernels)
         )
-        gap = (first - second).abs()
+        off = (slow - quick).abs()
         note(f"shading kernel, {kind}: mean difference, share over 2, largest",
-             [float(gap.float().mean()), float((gap.amax(1) > 2).float().mean()), int(gap.max())])  # fmt: skip
+             [float(off.float().mean()), float((off.amax(1) > 2).float().mean()), int(off.max())])  # fmt: skip
 
 
 def dice(seed: int) -> np.random.Generator:
@@ -171,9 +172,9 @@ def _where_one_process_spends(note: Note, device: str, small: bool) -> None:
 
     jpeg = recording._jpeg
 
-    def encode(*arguments: Any) -> bytes:
+    def encode(images: Sequence[npt.NDArray[np.uint8]], number: int) -> bytes:
         with timed(spent, "6 JPEGs", "cpu"):
-            return jpeg(*arguments)
+            return jpeg(images, number)
 
     preset = replace(PRESETS["full"], keyframes=6)
     job = SceneJob("scene-0061", 5, replace(preset, keyframes=2, image_size=(90, 160), sweeps=2) if small else preset)

@@ -91,7 +91,7 @@ def write_report(results: Path, page: Path) -> None:
     if found.curves:
         draw_curves(found.curves, BAND, Path(f"{stem}-controller.png"))
     if any(name in found.arms for name in BY_CLASS):
-        rows = {
+        rows: dict[str, dict[str, Difference | None]] = {
             name: {figure: found.difference(name, figure) for figure in SMALL}
             for name in BY_CLASS
             if name in found.arms

@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -102,15 +102,16 @@ def arm_order(steps: int, cached: int, seed: int) -> list[int]:
 
 def joined(batches: Sequence[Batch]) -> Batch:
     """Several batches as one."""
-    tensors = {
-        name: torch.cat([getattr(batch, name) for batch in batches])
-        for name in ("points", "images", "lidar2img", "boxes", "labels")
-    }
-    lists = {
-        name: list(chain.from_iterable(getattr(batch, name) for batch in batches))
-        for name in ("point_counts", "box_counts", "frames")
-    }
-    return Batch(**tensors, **lists)
+    return Batch(
+        points=torch.cat([batch.points for batch in batches]),
+        point_counts=[count for batch in batches for count in batch.point_counts],
+        images=torch.cat([batch.images for batch in batches]),
+        lidar2img=torch.cat([batch.lidar2img for batch in batches]),
+        boxes=torch.cat([batch.boxes for batch in batches]),
+        labels=torch.cat([batch.labels for batch in batches]),
+        box_counts=[count for batch in batches for count in batch.box_counts],
+        frames=[frame for batch in batches for frame in batch.frames],
+    )
 
 
 def together(batches: Iterator[Batch], count: int) -> Iterator[Batch]:

@@ -11,8 +11,8 @@ from typing import Any, Final
 import numpy as np
 from benchmarks.proof.arms import ARMS, BASELINE
 from benchmarks.proof.collect import COST, WEIGHTS
-from benchmarks.proof.figures import CLEAN, FAILURES, Difference, Spread, difference, figures, spread
-from benchmarks.proof.plan import FROM_BASE, PILOT, TEST, Course
+from benchmarks.proof.figures import CLEAN, FAILURES, Difference, Spread, difference, figures_of, spread
+from benchmarks.proof.plan import FROM_BASE, PILOT, TEST, Course, conditions, name_of
 
 ALLOWED_LOSS: Final = 0.005
 """mAP on clean pilot data that an arm may lose and still be chosen."""
@@ -51,18 +51,29 @@ class Comparison:
         """Those that were run, in the order in which they are stated."""
         return [name for name in ARMS if any(run["arm"] == name for run in self.runs)]
 
+    @property
+    def others(self) -> list[str]:
+        """Those of them that are not the baseline."""
+        return [name for name in self.arms if name != BASELINE]
+
+    @property
+    def base_split(self) -> str:
+        """What the base is judged on: the test split as soon as it was scored there."""
+        return TEST if TEST in self.base else PILOT
+
+    @property
+    def base_device(self) -> str:
+        """Where it was scored."""
+        return str(self.base.get("scored_on", {}).get(self.base_split, self.base["device"]))
+
+    def scores(self, arm: str) -> dict[str, float]:
+        """mAP on the test split under every condition, mean over the seeds."""
+        runs = [run[TEST]["mAP"] for run in self.runs if run["arm"] == arm]
+        return {name: float(np.mean([run[name] for run in runs])) for name in map(name_of, conditions())}
+
     def values(self, arm: str, metric: str = "mAP", split: str = TEST) -> dict[int, dict[str, float]]:
         """Figures of each seed."""
-        return {
-            run["seed"]: {
-                name: float(value)
-                for name, value in figures(
-                    list(run[split][metric]), np.array(list(run[split][metric].values()))
-                ).items()
-            }
-            for run in self.runs
-            if run["arm"] == arm
-        }
+        return {run["seed"]: figures_of(run[split][metric]) for run in self.runs if run["arm"] == arm}
 
     def mean(self, arm: str, figure: str, metric: str = "mAP", beside: str | None = None) -> float:
         """Mean of a figure over the seeds; where another arm is named, over those that it was run with, too."""
@@ -82,9 +93,14 @@ class Comparison:
             return None
         return difference(own, self.scene_error[arm][other][metric][figure], self.spread(figure, metric))
 
+    def forms(self, figure: str) -> dict[str, Difference]:
+        """How far the forms of AQR that could be used are from no AQR, where they share a seed with it."""
+        found = {arm: self.difference(arm, figure) for arm in self.arms if ARMS[arm].candidate}
+        return {arm: one for arm, one in found.items() if one is not None}
+
     def spread(self, figure: str, metric: str = "mAP") -> Spread:
         """How far differences from the baseline scatter over seeds, pooled over all arms."""
-        return spread([self.differences(name, BASELINE, figure, metric) for name in self.arms if name != BASELINE])
+        return spread([self.differences(name, BASELINE, figure, metric) for name in self.others])
 
     def chosen(self) -> str | None:
         """The candidate that is best under failures on the pilot, of those that lose at most 0.5 mAP clean."""

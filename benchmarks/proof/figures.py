@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,6 +48,12 @@ def figures(names: Sequence[str], values: Floats) -> dict[str, Floats]:
         **groups,
         **means,
     }
+
+
+def figures_of(scores: Mapping[str, float]) -> dict[str, float]:
+    """The same for one run, from its scores by condition."""
+    found = figures(list(scores), np.array(list(scores.values())))
+    return {name: float(value) for name, value in found.items()}
 
 
 @dataclass(frozen=True)

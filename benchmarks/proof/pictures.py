@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,7 +33,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 def draw_differences(comparison: Comparison, chosen: str | None, path: Path) -> None:
     """Every arm against the baseline: clean, and mean over failures, with intervals and the single seeds."""
-    arms = [name for name in comparison.arms if name != BASELINE]
+    arms = comparison.others
     figure = Figure(figsize=(11, 1.3 + 0.34 * len(arms)), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for ax, (name, title) in zip(axes, ((CLEAN, "nothing fails"), (FAILURES, "mean over all failures")), strict=True):
@@ -58,7 +57,7 @@ def draw_differences(comparison: Comparison, chosen: str | None, path: Path) -> 
 
 def draw_failures(comparison: Comparison, path: Path) -> None:
     """Every arm under every failure, against the baseline."""
-    arms = [name for name in comparison.arms if name != BASELINE]
+    arms = comparison.others
     columns = [CLEAN, *(kind.name for kind in KINDS)]
     table = np.array(
         [[100 * np.mean(comparison.differences(arm, BASELINE, name) or [np.nan]) for name in columns] for arm in arms]
@@ -86,20 +85,19 @@ def draw_failures(comparison: Comparison, path: Path) -> None:
     _save(figure, path)
 
 
-def draw_weights(weights: dict[str, Any], arms: Sequence[str], path: Path) -> None:
+def draw_weights(shown: dict[str, Any], path: Path) -> None:
     """What routers say: geometric mean of LiDAR and camera weight by failure, distance, class and light."""
-    shown = [arm for arm in arms if arm in weights]
     if not shown:
         return
-    failures = [name for name in weights[shown[0]] if name != CLEAN]
+    first = next(iter(shown.values()))
+    failures = [name for name in first if name != CLEAN]
     panels = [("failure", [CLEAN, *failures])] + [
-        (kind, list(weights[shown[0]][CLEAN][kind])) for kind in ("distance", "class", "light")
+        (kind, list(first[CLEAN][kind])) for kind in ("distance", "class", "light")
     ]
     widths = [len(names) for _, names in panels]
     figure = Figure(figsize=(14, 1.4 + 1.75 * len(shown)), layout="constrained")
     axes = figure.subplots(len(shown), len(panels), squeeze=False, sharex="col", width_ratios=widths)
-    for row, arm in enumerate(shown):
-        of_arm = weights[arm]
+    for row, (arm, of_arm) in enumerate(shown.items()):
         limit = 1.02
         for column, (kind, names) in enumerate(panels):
             pairs = [

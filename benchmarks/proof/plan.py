@@ -1,4 +1,4 @@
-"""The sizes of the experiment, its failures and its detector."""
+"""The sizes of the experiment, its aims, its failures and its detector."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ OTHER_FAILURES: Final = 0.025
 BASE: Final = "base"
 INTACT_BASE: Final = "base-intact"
 """Detectors that arms start from: one has seen sensors fail in training, the other never has."""
+
+CLEAN_TARGET: Final = -0.003
+FAILURE_TARGET: Final = 0.03
+SENSOR_TARGET: Final = 0.05
+BASE_TARGET: Final = 0.45
+"""mAP asked for: of AQR against none, clean and over failures; of each sensor; of the base."""
 
 PLAIN_WORLD: Final = "plain-world"
 """Folder of results from a world without look-alikes, recipe 1 of `aqr.synth.world`."""

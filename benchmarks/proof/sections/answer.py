@@ -1,0 +1,132 @@
+"""The question, the answer that the figures give, and its limits."""
+
+from __future__ import annotations
+
+import math
+
+from benchmarks.proof.arms import ARMS, BASELINE
+from benchmarks.proof.collect import NO_CAMERA
+from benchmarks.proof.compare import Comparison
+from benchmarks.proof.figures import CLEAN, FAILURES, GROUPS, Difference
+from benchmarks.proof.plan import CLEAN_TARGET, FAILURE_TARGET, FULL, SENSOR_TARGET, TEST
+from benchmarks.proof.sections.wording import interval, points, reached, table, worse
+
+from aqr.data.failures.catalogue import KINDS, LIDAR
+
+
+def question() -> str:
+    return """# Does AQR help, and when a sensor fails?
+
+A router that works leans on the sensor that still works. Here a base detector without AQR is trained on a synthetic
+world whose sensors fail, and then fine-tuned with and without AQR, all else being equal: the same weights to start
+from, the same samples in the same order with the same augmentation and the same failures, the same number of steps.
+What is left is what AQR does. This page is written by `python -m benchmarks.proof report` from the JSON files in
+`benchmarks/proof/results`.
+"""
+
+
+def answer(comparison: Comparison, chosen: str | None, plain: Comparison, scratch: Comparison) -> str:
+    if chosen is None:
+        return "## Answer\n\nNo arm has been run yet, or none kept its score on clean pilot data.\n"
+    clean, failing = comparison.difference(chosen, CLEAN), comparison.difference(chosen, FAILURES)
+    if clean is None or failing is None:
+        return "## Answer\n\nThe chosen arm shares no seed with the detector without AQR.\n"
+    alone = math.isnan(clean.low)
+    better = "better than the same fine-tuning without AQR under failures"
+    sure = f"{better}, by more than chance" if failing.low > 0 else f"not {better} by more than chance"
+    verdict = "judged by one seed only, which gives no interval and proves nothing yet" if alone else sure
+    rows = (("nothing fails", interval(clean)), (f"mean over {len(KINDS)} failures", interval(failing)))
+    return f"""## Answer
+
+The arm chosen on the pilot split is **{chosen}** ({ARMS[chosen].says}).
+On the test split it is {verdict}:
+
+{table(("against no AQR, mAP points", "difference, 95 % interval"), rows)}
+
+The aim was a clean mAP whose interval does not fall below {points(CLEAN_TARGET)} and at least
+{points(FAILURE_TARGET)} over failures: {reached(clean.low >= CLEAN_TARGET and failing.value >= FAILURE_TARGET)}.
+{"" if alone else _consequence(comparison)}{_thinly_seeded(comparison, plain)}{_freshly_trained(scratch)}"""
+
+
+def _consequence(comparison: Comparison) -> str:
+    clean, failing = comparison.forms(CLEAN), comparison.forms(FAILURES)
+    if any(one.low > 0 for one in (*clean.values(), *failing.values())):
+        return ""
+    return f"""
+None of {len(clean)} forms of AQR that could be used beats the detector without it here by more than chance, clean or
+over failures: the differences run from {_span(clean)} clean and from {_span(failing)} over failures.
+{worse(comparison) or "None is worse by more than chance either."} So the default stays `sigmoid` behind a gate
+that starts at zero: it cannot begin worse than the detector that it is put into, and it is the form that the name
+stands for. The others are settings (`aqr.parameterisation`, `aqr.target`, `detector.loss.solo`).
+"""
+
+
+def _thinly_seeded(comparison: Comparison, plain: Comparison) -> str:
+    """What stands behind arms that have not had all their seeds yet."""
+    had = {arm: len(comparison.values(arm)) for arm in comparison.arms}
+    wanting = [count for arm, count in had.items() if count < ARMS[arm].seeds]
+    if not wanting:
+        return ""
+    text = f"""
+{len(wanting)} of {len(had)} arms, counting the detector without AQR, have had fewer seeds here than they
+should have, {wanting.count(1)} of them one. {_scatter("Here", comparison)}
+With few degrees of freedom intervals are wide, or far too narrow where the few runs happened to agree.
+"""
+    if plain.runs:
+        text += f"""
+In [a world without look-alikes](#without-look-alikes), with up to three seeds, the same forms differ from no AQR by
+{_span(plain.forms(CLEAN))} clean and by {_span(plain.forms(FAILURES))} over failures.
+{_scatter("There", plain)} {worse(plain)}
+"""
+    return text
+
+
+def _span(differences: dict[str, Difference]) -> str:
+    values = [one.value for one in differences.values()]
+    return f"{points(min(values))} to {points(max(values))}"
+
+
+def _scatter(where: str, comparison: Comparison) -> str:
+    """How far differences scatter over seeds, in words."""
+    freedom = comparison.spread(CLEAN).freedom
+    if not freedom:
+        return f"{where} no arm has two seeds, so that nothing is known of their spread."
+    clean, failing, lidar = (
+        f"{100 * comparison.spread(figure).deviation:.2f}" for figure in (CLEAN, FAILURES, GROUPS[(LIDAR,)])
+    )
+    return f"""{where} the standard deviation of a difference over seeds is {clean} points
+clean, {failing} over failures and {lidar} under {GROUPS[(LIDAR,)]} (degrees of freedom: {freedom})."""
+
+
+def _freshly_trained(scratch: Comparison) -> str:
+    said = []
+    for arm in scratch.others:
+        clean, failing = scratch.difference(arm, CLEAN), scratch.difference(arm, FAILURES)
+        if clean is not None and failing is not None:
+            said.append(f"`{arm}` differs by {interval(clean)} clean and\nby {interval(failing)} over failures")
+    return f"\n[From random weights](#from-random-weights) {'; '.join(said)}.\n" if said else ""
+
+
+def limits(comparison: Comparison) -> str:
+    scores = comparison.scores(BASELINE)
+    gain = scores[CLEAN] - scores[NO_CAMERA]
+    worth = f"""- The cameras add only {100 * gain:.1f} points to what LiDAR finds, so there is little to win on the
+  camera's side, and camera failures hardly hurt. A world or a detector in which cameras matter more would be a harder
+  test.
+"""
+    best = max(values[CLEAN] for arm in comparison.arms for values in comparison.values(arm).values())
+    start = comparison.base.get(TEST, {}).get("mAP", {}).get(CLEAN, math.inf)
+    ends = ", and no run ends above the clean mAP of the base that it starts from" if best <= start < math.inf else ""
+    return f"""## Limits
+
+{worth if gain < SENSOR_TARGET else ""}- Fine-tuning is short{ends}.
+- All arms start from one base, trained with one seed: intervals say nothing of other bases.
+- What cameras add in this world is mostly colour: by that and a little by place [look-alikes](synth.md#look-alikes)
+  differ from objects that stand still.
+- A synthetic world, a small detector and short trainings: they order methods, and say nothing of nuScenes' figures.
+- The failures of the test are of the kinds seen in training, other samples and draws. How well unknown failures are met
+  is not asked.
+- The pilot split ({FULL.pilot_scenes} scenes) is small, so the choice among close arms is partly chance; the test
+  figures of the chosen arm are not biased by it.
+- Many arms are compared; one in twenty intervals of arms without effect leaves out 0 by chance.
+"""

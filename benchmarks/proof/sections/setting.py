@@ -1,0 +1,87 @@
+"""How the experiment was done, the base that it starts from, and how to do it again."""
+
+from __future__ import annotations
+
+from benchmarks.proof.base import BATCHES_PER_STEP
+from benchmarks.proof.collect import NO_CAMERA, NO_LIDAR, SENSORS
+from benchmarks.proof.compare import Comparison
+from benchmarks.proof.figures import CLEAN
+from benchmarks.proof.plan import BASE_TARGET, CAMERA_DROPOUT, FULL, LIDAR_DROPOUT, OTHER_FAILURES, SENSOR_TARGET
+from benchmarks.proof.sections.wording import reached, table
+
+from aqr.data.failures.catalogue import KINDS
+from aqr.taxonomy import CLASSES
+
+
+def method(comparison: Comparison, scratch: Comparison) -> str:
+    runs = [*comparison.runs, *scratch.runs, *([comparison.base] if comparison.base else [])]
+    devices = sorted({run["device"] for run in runs})
+    seconds = sum(run["effort"]["seconds"] for run in runs)
+    cost = f"training took {seconds / 3600:.1f} hours summed over processes that shared GPUs ({', '.join(devices)})"
+    if comparison.cost:
+        cost += "; in all {minutes} minutes on {gpus}, {gpu_hours} GPU hours, {says}".format_map(comparison.cost)
+    others = 1 - LIDAR_DROPOUT - CAMERA_DROPOUT - OTHER_FAILURES * (len(KINDS) - 1)
+    return f"""## Method
+
+- **Data**: `aqr synth`, {FULL.scenes} scenes of the tiny preset. No scene of training is scored. Of the validation
+  scenes {FULL.pilot_scenes} are the pilot split, on which arms and settings are chosen; the others are the test split,
+  on which no arm or setting is chosen and to which all figures below belong (only forms of the base were compared
+  [there](training.md#the-small-detector-and-the-demo), in a world without look-alikes). One keyframe in {FULL.every} of
+  the test split is scored, one in {FULL.pilot_every} of the pilot split.
+- **Failures in training**, the same for the base and for every arm: {LIDAR_DROPOUT:.0%} of the samples without LiDAR,
+  {CAMERA_DROPOUT:.0%} with black images, {OTHER_FAILURES:.1%} with each of the other [failures](failures.md) at a
+  severity drawn at random; {others:.0%} show none.
+- **Detector**: the small one of `aqr demo` (images 96 × 256 in cells of 8 pixels that say their depth, BEV 96 × 96, 225
+  queries, 3 layers).
+- **Same data**: {FULL.cached_steps:,} batches of {FULL.batch_size} are made once and kept; a seed decides which of them
+  are seen in which order, the arm does not.
+- **Figures**: mAP by `aqr.scoring`. A failure counts as the mean over its severities, "failures" is the mean over the
+  {len(KINDS)} failures. Differences pair runs of the same seed. Their 95 % intervals hold both sources of chance: other
+  scenes (bootstrap over scenes, the same draws for every arm) and other seeds (spread pooled over all arms).
+- **Cost**: {cost if devices else "nothing has been run yet"}.
+"""
+
+
+def base(comparison: Comparison) -> str:
+    found, split = comparison.base, comparison.base_split
+    if not found:
+        return ""
+    scores, nds, ap = (found[split][metric] for metric in ("mAP", "NDS", "AP"))
+    least = scores[CLEAN] - max(scores[NO_LIDAR], scores[NO_CAMERA])
+    by_sensor = [(says, f"{scores[name]:.3f}", f"{nds[name]:.3f}") for name, says in SENSORS.items()]
+    by_class = [(says, *(f"{ap[name][one]:.2f}" for one in CLASSES)) for name, says in SENSORS.items()]
+    return f"""## The base
+
+Random weights, {found["effort"]["steps"]:,} steps of {BATCHES_PER_STEP * FULL.batch_size} in \
+{found["effort"]["seconds"] / 60:.1f} minutes, without AQR. \
+Scored on the {split} split ({comparison.base_device}):
+
+{table(("sensors", "mAP", "NDS"), by_sensor)}
+
+Asked for were {BASE_TARGET} mAP ({reached(scores[CLEAN] >= BASE_TARGET)}) and a loss of at least \
+{100 * SENSOR_TARGET:.0f} points without either sensor ({reached(least >= SENSOR_TARGET)}).
+
+AP by class:
+
+{table(("sensors", *(name.replace("_", " ") for name in CLASSES)), by_class)}
+"""
+
+
+def again() -> str:
+    return """## Again
+
+```console
+python -m benchmarks.proof lease-base --out /tmp/raw --home home --seconds 480
+python -m benchmarks.proof lease-arms --out /tmp/raw --home home --seconds 530
+python -m benchmarks.proof lease-scratch --out /tmp/raw --home home --parallel 6 --seconds 560
+python -m benchmarks.proof collect --raw /tmp/raw --out benchmarks/proof/results
+python -m benchmarks.proof report --out benchmarks/proof/results --page docs/proof.md
+```
+
+The first makes world, batches and failing samples (about 45 GB in `/tmp/proof`, all cores) and trains the base; the
+second runs the arms of `benchmarks/proof/arms.py`, several at a time, until all are done or the time is over, and goes
+on where it is called again; the third trains some of them from random weights. `--toy` does the same at a size for
+CPUs, where scores mean nothing. Run folders lie in `/tmp/raw/runs`:
+`aqr analyze /tmp/raw/runs/original-0 --baseline /tmp/raw/runs/none-0 --out report/`. `benchmarks/proof/data.py` says
+which scenes are `pilot` and which `test`.
+"""
