@@ -11,13 +11,17 @@ from typing import Any, Final
 import numpy as np
 from benchmarks.proof.arms import ARMS, BASELINE
 from benchmarks.proof.figures import Floats, figures
-from benchmarks.proof.plan import BASES, COURSES, FROM_BASE, PILOT, TEST
+from benchmarks.proof.plan import BASES, COURSES, FROM_BASE, PILOT, TEST, Course
 
 from aqr.files import replacing
+from aqr.training.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 METRICS: Final = {"mAP": "mean_ap", "NDS": "nds"}
+CHANGED: Final = {"images": "modulation_pers", "BEV": "modulation_bev"}
+MAPS: Final = {"images": "weight_map_pers", "BEV": "weight_map_bev"}
+"""Groups of a run's statistics by the features that they concern."""
 WEIGHTS: Final = "weights.json"
 COST: Final = "cost.json"
 SHOWN_SEVERITY: Final = "3"
@@ -40,7 +44,7 @@ def collect(raw: Path, results: Path) -> None:
     for course in COURSES.values():
         if not (raw / course.name).exists():
             continue
-        content, weights = _runs(raw / course.name)
+        content, weights = _runs(raw, course)
         _write(results / f"{course.name}.json", content)
         if course == FROM_BASE:
             _write(results / WEIGHTS, weights)
@@ -48,10 +52,10 @@ def collect(raw: Path, results: Path) -> None:
         log.info("%s: %d runs of %d arms", course.name, len(content["runs"]), len(arms))
 
 
-def _runs(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _runs(raw: Path, course: Course) -> tuple[dict[str, Any], dict[str, Any]]:
     """Runs with the scatter of their differences, and what the routers of the first seed said, by arm."""
     runs, resampled, weights = [], {}, {}
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted((raw / course.name).glob("*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
         arm, seed = run["arm"], run["seed"]
         names = list(run[TEST]["mAP"])
@@ -65,9 +69,21 @@ def _runs(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         runs.append(
             {key: run[key] for key in ("arm", "says", "seed", "effort", "device", "parameters")}
             | {split: {metric: run[split][metric] for metric in METRICS} for split in (TEST, PILOT)}
-            | {"AP": run[TEST]["AP"]["clean"]}
+            | {"AP": run[TEST]["AP"]["clean"], **_left(RunFolder(course.run_folder(raw, path.stem)))}
         )
     return {"runs": runs, "scene_error": _scene_errors(resampled)}, weights
+
+
+def _left(folder: RunFolder) -> dict[str, Any]:
+    """What else a run folder tells: true-positive errors where nothing fails, and how far AQR changes features."""
+    found: dict[str, Any] = {}
+    for scored in folder.path.glob("eval/*/metrics.json"):
+        found["TP"] = json.loads(scored.read_text(encoding="utf-8"))["tp_errors"]
+    if folder.statistics.exists():
+        last = json.loads(folder.statistics.read_text(encoding="utf-8").splitlines()[-1])
+        found["change"] = {says: last[group]["relative_change"] for says, group in CHANGED.items() if group in last}
+        found["map"] = {says: last[group]["mean"] for says, group in MAPS.items() if group in last}
+    return found
 
 
 def _base(path: Path) -> dict[str, Any]:

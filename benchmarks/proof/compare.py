@@ -93,6 +93,21 @@ class Comparison:
             return None
         return difference(own, self.scene_error[arm][other][metric][figure], self.spread(figure, metric))
 
+    def change(self, arm: str) -> dict[str, float]:
+        """How far AQR changes image and BEV features in the end, relative, mean over the seeds; empty where unknown."""
+        known = [run["change"] for run in self.runs if run["arm"] == arm and "change" in run]
+        return {says: float(np.mean([one[says] for one in known])) for says in (known[0] if known else ())}
+
+    def filled(self, arm: str) -> float | None:
+        """The mean weight of the emptier of the two maps, in the seed where that is largest; None where unknown."""
+        known = [min(run["map"].values()) for run in self.runs if run["arm"] == arm and run.get("map")]
+        return max(known) if known else None
+
+    def errors(self, arm: str) -> dict[str, float]:
+        """Mean true-positive errors where nothing fails, by the devkit's names; empty where unknown."""
+        known = [run["TP"] for run in self.runs if run["arm"] == arm and "TP" in run]
+        return {name: float(np.mean([one[name] for one in known])) for name in (known[0] if known else ())}
+
     def forms(self, figure: str) -> dict[str, Difference]:
         """How far the forms of AQR that could be used are from no AQR, where they share a seed with it."""
         found = {arm: self.difference(arm, figure) for arm in self.arms if ARMS[arm].candidate}

@@ -83,18 +83,25 @@ class Spread:
     """
 
     deviation: float
-    freedom: int
+    freedom: float
 
 
 def spread(differences: Sequence[Sequence[float]]) -> Spread:
     """Pooled over arms: each has its own mean, all have one variance.
 
+    All differences are from one other arm, whose chance they share, so that n − 1 of each do not add up. With d seeds
+    of the other arm less one, D degrees summed over arms, and as much chance in every arm, the pooled variance scatters
+    like one of 4 / (1/d + 3/D) degrees of freedom (Satterthwaite): d for a single arm, at most 4 d for many.
+
     Args:
         differences: per arm those of its seeds.
     """
-    squares = sum(float(((np.array(own) - np.mean(own)) ** 2).sum()) for own in differences if own)
-    freedom = sum(len(own) - 1 for own in differences if own)
-    return Spread(float(np.sqrt(squares / freedom)) if freedom else float("nan"), freedom)
+    own = [np.array(of_arm) for of_arm in differences if len(of_arm) > 1]
+    if not own:
+        return Spread(float("nan"), 0.0)
+    degrees = [len(of_arm) - 1 for of_arm in own]
+    squares = sum(float(((of_arm - of_arm.mean()) ** 2).sum()) for of_arm in own)
+    return Spread(float(np.sqrt(squares / sum(degrees))), 4 / (1 / max(degrees) + 3 / sum(degrees)))
 
 
 def difference(values: Sequence[float], scene_error: float, seeds: Spread) -> Difference:

@@ -110,7 +110,7 @@ def run_arm(
         start_from(base, detector)
     detector = detector.to(device)
     name = f"{arm}-{seed}"
-    folder = RunFolder(place.out / "runs" / (name if course == FROM_BASE else f"{course.name}-{name}"))
+    folder = RunFolder(course.run_folder(place.out, name))
     shutil.rmtree(folder.path, ignore_errors=True)
     cached = stream(place.cache(course.batches), order(place, course, seed), device)
     batches = together(cached, per_step)

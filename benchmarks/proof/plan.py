@@ -157,6 +157,10 @@ class Course:
     base: str | None
     batches: str
 
+    def run_folder(self, out: Path, run: str) -> Path:
+        """Of a run, named by arm and seed."""
+        return out / "runs" / (run if self.name == "arms" else f"{self.name}-{run}")
+
 
 FROM_BASE: Final = Course("arms", BASE, TRAIN)
 SCRATCH: Final = Course("scratch", None, TRAIN)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from benchmarks.proof.compare import Comparison
 from benchmarks.proof.pictures import draw_differences, draw_failures, draw_weights
-from benchmarks.proof.plan import PLAIN_WORLD, SCRATCH
+from benchmarks.proof.plan import LATE, NEVER, PLAIN_WORLD, SCRATCH
 from benchmarks.proof.sections.answer import answer, limits, question
-from benchmarks.proof.sections.arms import arms, faults, plain_world, scratch
+from benchmarks.proof.sections.arms import arms, faults, intact, plain_world, scratch
 from benchmarks.proof.sections.failures import failures, headroom
 from benchmarks.proof.sections.setting import again, base, method
 from benchmarks.proof.sections.weights import shown_weights, weights
@@ -24,7 +24,8 @@ def write_report(results: Path, page: Path) -> None:
         page: docs/proof.md.
     """
     comparison = Comparison.read(results)
-    fresh, plain = Comparison.read(results, SCRATCH), Comparison.read(results / PLAIN_WORLD)
+    fresh, late, never = (Comparison.read(results, course) for course in (SCRATCH, LATE, NEVER))
+    plain = Comparison.read(results / PLAIN_WORLD)
     chosen = comparison.chosen()
     sections = [question(), answer(comparison, chosen, plain, fresh), method(comparison, fresh), base(comparison)]
     if len(comparison.arms) > 1:
@@ -32,7 +33,7 @@ def write_report(results: Path, page: Path) -> None:
         draw_failures(comparison, page.with_name(f"{page.stem}-failures.png"))
         draw_weights(shown_weights(comparison, chosen), page.with_name(f"{page.stem}-weights.png"))
         sections += [arms(comparison, chosen), failures(comparison, chosen), headroom(comparison), faults(comparison)]
-        sections += [scratch(fresh), plain_world(plain), weights(comparison, chosen)]
+        sections += [scratch(fresh), intact(late, never), plain_world(plain), weights(comparison, chosen)]
     if comparison.runs:
         sections.append(limits(comparison))
     with replacing(page) as partial:

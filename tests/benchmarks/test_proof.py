@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from benchmarks.proof.batches import POINT_STEP, arm_order, base_order, load, pa
 from benchmarks.proof.collect import collect
 from benchmarks.proof.compare import Comparison
 from benchmarks.proof.conditions import Split
-from benchmarks.proof.data import _Maker
+from benchmarks.proof.data import _Maker, rows_of
 from benchmarks.proof.figures import CLEAN, FAILURES, Spread, difference, figures, spread
 from benchmarks.proof.finetune import batches, order, run_arm
 from benchmarks.proof.plan import (
@@ -22,6 +23,7 @@ from benchmarks.proof.plan import (
     FROM_BASE,
     FULL,
     INTACT,
+    INTACT_BASE,
     LATE,
     NEVER,
     PILOT,
@@ -120,6 +122,14 @@ def test_cached_conditions_are_what_the_data_set_gives(place: Place, name: str) 
     for field in ("points", "images", "lidar2img", "boxes", "labels"):
         assert_same(getattr(got, field), getattr(expected, field))
     assert got.point_counts == expected.point_counts
+
+
+def test_no_scene_is_in_pilot_and_test(place: Place) -> None:
+    scenes = np.repeat([4, 9, 2, 7, 5], 8)
+    index: Any = SimpleNamespace(split=lambda _: np.arange(40), samples=SimpleNamespace(scene=scenes))
+    large = dataclasses.replace(place, scale=dataclasses.replace(place.scale, pilot_scenes=2))
+    found = {name: {int(scenes[row]) for row in rows_of(index, name, large)} for name in (PILOT, TEST)}
+    assert found == {PILOT: {2, 4}, TEST: {5, 7, 9}}
 
 
 def test_orders_depend_on_the_seed_alone() -> None:
@@ -241,6 +251,25 @@ def test_the_sensor_that_was_right_is_told_to_weigh_more(place: Place, batch: Ba
         assert abs(slope[sensor]) < 0.2 * abs(slope[1 - sensor])
 
 
+def test_scene_errors_belong_to_the_failures_that_have_them(tmp_path: Path) -> None:
+    names = [name_of(condition) for condition in conditions()]
+    random = np.random.default_rng(0)
+    for arm in (BASELINE, "attention"):
+        run = made_up_run(arm, 0, 0.5, 0.3, 0.3) | {"weights": None}
+        run[TEST]["AP"] = {"clean": {}}
+        resampled = np.full((len(names), 50), 0.3)
+        if arm == "attention":
+            resampled[names.index("lidar_drop-3")] += random.normal(0, 0.01, 50)
+        (tmp_path / "arms").mkdir(exist_ok=True)
+        (tmp_path / "arms" / f"{arm}-0.json").write_text(json.dumps(run))
+        np.savez(tmp_path / "arms" / f"{arm}-0.npz", mean_ap=resampled, nds=resampled)
+    collect(tmp_path, tmp_path / "results")
+    found = json.loads((tmp_path / "results" / "arms.json").read_text())["scene_error"]["attention"][BASELINE]["mAP"]
+    assert found["lidar_drop"] == pytest.approx(0.01, rel=0.3)
+    assert found[FAILURES] == pytest.approx(found["lidar_drop"] / len(KINDS), rel=1e-6)
+    assert found["dark"] == found["limited_fov"] == found[CLEAN] == 0
+
+
 def test_figures_weigh_failures_alike() -> None:
     names = [name_of(condition) for condition in conditions()]
     values = np.array([0.9 if name == "clean" else 0.5 for name in names])
@@ -267,13 +296,15 @@ def test_intervals_are_students_where_only_seeds_matter_and_normal_where_only_sc
 
 def test_intervals_hold_what_they_promise() -> None:
     random = np.random.default_rng(0)
-    held = 0
-    for _ in range(2000):
-        arms = random.normal(0, 0.01, (4, 3)) + 0.05
-        shift = random.normal(0, 0.006)
-        found = difference((arms[0] + shift).tolist(), 0.006, spread(arms.tolist()))
-        held += found.low <= 0.05 <= found.high
-    assert 0.93 < held / 2000 < 0.975
+    for count, scenes in ((1, 0.006), (4, 0.006), (12, 0.0), (12, 0.006)):
+        held = 0
+        for _ in range(2000):
+            arms = random.normal(0, 0.01, (count, 3)) - random.normal(0, 0.01, 3) + 0.05
+            shift = random.normal(0, scenes)
+            found = difference((arms[0] + shift).tolist(), scenes, spread(arms.tolist()))
+            held += found.low <= 0.05 <= found.high
+        # Where one arm alone tells the spread, the quantile of Welch and Satterthwaite is a little short.
+        assert (0.92 if count == 1 else 0.94) < held / 2000 < 0.975
 
 
 def made_up_run(arm: str, seed: int, clean: float, failing: float, pilot: float) -> dict[str, Any]:
@@ -323,6 +354,11 @@ def test_from_base_to_page(place: Place) -> None:
     assert first["original"]["loss"] != pytest.approx(first[BASELINE]["loss"], rel=1e-5)
     assert runs[BASELINE]["weights"] is None
     scratch = {arm: run_arm(place, arm, 0, None, splits, SCRATCH) for arm in (BASELINE, "sigmoid-gated")}
+    train_base(place, seconds=None, name=INTACT_BASE)
+    intact = RunFolder(base_folder(place, INTACT_BASE)).final_weights
+    for course in (LATE, NEVER):
+        for arm in (BASELINE, "centered-fast"):
+            run_arm(place, arm, 0, intact, splits, course)
     lidar, camera = runs["original"]["weights"]["lidar_drop-3"]["all"]["all"]
     assert 0 < lidar < 1
     assert 0 < camera < 1
@@ -343,6 +379,12 @@ def test_from_base_to_page(place: Place) -> None:
     text = page.read_text()
     assert "| original |" in text
     assert "## From random weights" in text
+    assert "## From a base that has never seen a sensor fail" in text
+    changed = {run["arm"]: run.get("change") for run in comparison.runs}
+    assert changed[BASELINE] is None
+    assert 0 < changed["original"]["BEV"] < 1
+    assert comparison.errors(BASELINE).keys() >= {"trans_err", "vel_err"}
+    assert not any("step_time_s" in path.read_text() for path in (place.out / "runs").glob("*/metrics.jsonl"))
     pictures = {path.name for path in page.parent.glob("*.png")}
     assert pictures == {"proof-arms.png", "proof-failures.png", "proof-weights.png"}
     assert all(f"]({name})" in text for name in pictures)

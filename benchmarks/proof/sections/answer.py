@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from benchmarks.proof.arms import ARMS, BASELINE
 from benchmarks.proof.collect import NO_CAMERA
@@ -12,6 +13,11 @@ from benchmarks.proof.plan import CLEAN_TARGET, FAILURE_TARGET, FULL, SENSOR_TAR
 from benchmarks.proof.sections.wording import interval, points, reached, table, worse
 
 from aqr.data.failures.catalogue import KINDS, LIDAR
+
+UNTAUGHT: Final = 1.0
+"""Mean error of velocities (m/s) from which on NDS gives nothing for them."""
+LITTLE: Final = 0.05
+"""Relative change of features below which AQR hardly does anything."""
 
 
 def question() -> str:
@@ -55,10 +61,23 @@ def _consequence(comparison: Comparison) -> str:
     return f"""
 None of {len(clean)} forms of AQR that could be used beats the detector without it here by more than chance, clean or
 over failures: the differences run from {_span(clean)} clean and from {_span(failing)} over failures.
-{worse(comparison) or "None is worse by more than chance either."} So the default stays `sigmoid` behind a gate
-that starts at zero: it cannot begin worse than the detector that it is put into, and it is the form that the name
-stands for. The others are settings (`aqr.parameterisation`, `aqr.target`, `detector.loss.solo`).
+{worse(comparison) or "None is worse by more than chance either."} {_weak(comparison)}So the default stays `sigmoid`
+behind a gate that starts at zero: it cannot begin worse than the detector that it is put into, and it is the form that
+the name stands for. The others are settings (`aqr.parameterisation`, `aqr.target`, `detector.loss.solo`).
 """
+
+
+def _weak(comparison: Comparison) -> str:
+    """How little most forms do."""
+    changes = {arm: comparison.change(arm) for arm in comparison.forms(CLEAN)}
+    most = {arm: max(change.values()) for arm, change in changes.items() if any(change.values())}
+    little = [value for value in most.values() if value < LITTLE]
+    if not little:
+        return ""
+    span = f"{100 * min(little):.1f} to {100 * max(little):.1f} %"
+    return f"""That is no test of
+strong routing: in so short a training {len(little)} of the {len(most)} forms that change features come to change them
+by {span} only ([table](#the-arms)). """
 
 
 def _thinly_seeded(comparison: Comparison, plain: Comparison) -> str:
@@ -68,8 +87,8 @@ def _thinly_seeded(comparison: Comparison, plain: Comparison) -> str:
     if not wanting:
         return ""
     text = f"""
-{len(wanting)} of {len(had)} arms, counting the detector without AQR, have had fewer seeds here than they
-should have, {wanting.count(1)} of them one. {_scatter("Here", comparison)}
+Of {len(had)} arms, counting the detector without AQR, {_seeds(had)}; up to three were planned.
+{_scatter("Here", comparison)}
 With few degrees of freedom intervals are wide, or far too narrow where the few runs happened to agree.
 """
     if plain.runs:
@@ -79,6 +98,13 @@ In [a world without look-alikes](#without-look-alikes), with up to three seeds, 
 {_scatter("There", plain)} {worse(plain)}
 """
     return text
+
+
+def _seeds(had: dict[str, int]) -> str:
+    counts = sorted(set(had.values()))
+    words = {1: "one seed", 2: "two seeds", 3: "three seeds"}
+    said = [f"{list(had.values()).count(count)} have had {words.get(count, f'{count} seeds')}" for count in counts]
+    return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
 
 
 def _span(differences: dict[str, Difference]) -> str:
@@ -95,7 +121,7 @@ def _scatter(where: str, comparison: Comparison) -> str:
         f"{100 * comparison.spread(figure).deviation:.2f}" for figure in (CLEAN, FAILURES, GROUPS[(LIDAR,)])
     )
     return f"""{where} the standard deviation of a difference over seeds is {clean} points
-clean, {failing} over failures and {lidar} under {GROUPS[(LIDAR,)]} (degrees of freedom: {freedom})."""
+clean, {failing} over failures and {lidar} under {GROUPS[(LIDAR,)]} (degrees of freedom: {freedom:.1f})."""
 
 
 def _freshly_trained(scratch: Comparison) -> str:
@@ -105,6 +131,15 @@ def _freshly_trained(scratch: Comparison) -> str:
         if clean is not None and failing is not None:
             said.append(f"`{arm}` differs by {interval(clean)} clean and\nby {interval(failing)} over failures")
     return f"\n[From random weights](#from-random-weights) {'; '.join(said)}.\n" if said else ""
+
+
+def _untaught(comparison: Comparison) -> str:
+    errors = comparison.errors(BASELINE)
+    if not errors or errors["vel_err"] < UNTAUGHT:
+        return ""
+    return f"""- Single sweeps show no motion: velocities are off by {errors["vel_err"]:.1f} m/s on average without AQR,
+  for which NDS gives 0, and orientations by {errors["orient_err"]:.2f} rad. NDS says little here that mAP does not.
+"""
 
 
 def limits(comparison: Comparison) -> str:
@@ -123,7 +158,8 @@ def limits(comparison: Comparison) -> str:
 - All arms start from one base, trained with one seed: intervals say nothing of other bases.
 - What cameras add in this world is mostly colour: by that and a little by place [look-alikes](synth.md#look-alikes)
   differ from objects that stand still.
-- A synthetic world, a small detector and short trainings: they order methods, and say nothing of nuScenes' figures.
+{_untaught(comparison)}- A synthetic world, a small detector and short trainings: they order methods, and say nothing of
+  nuScenes' figures.
 - The failures of the test are of the kinds seen in training, other samples and draws. How well unknown failures are met
   is not asked.
 - The pilot split ({FULL.pilot_scenes} scenes) is small, so the choice among close arms is partly chance; the test

@@ -34,7 +34,7 @@ def method(comparison: Comparison, scratch: Comparison) -> str:
 - **Detector**: the small one of `aqr demo` (images 96 × 256 in cells of 8 pixels that say their depth, BEV 96 × 96, 225
   queries, 3 layers).
 - **Same data**: {FULL.cached_steps:,} batches of {FULL.batch_size} are made once and kept; a seed decides which of them
-  are seen in which order, the arm does not.
+  are seen and in which order, whatever the arm.
 - **Figures**: mAP by `aqr.scoring`. A failure counts as the mean over its severities, "failures" is the mean over the
   {len(KINDS)} failures. Differences pair runs of the same seed. Their 95 % intervals hold both sources of chance: other
   scenes (bootstrap over scenes, the same draws for every arm) and other seeds (spread pooled over all arms).
@@ -74,13 +74,17 @@ def again() -> str:
 python -m benchmarks.proof lease-base --out /tmp/raw --home home --seconds 480
 python -m benchmarks.proof lease-arms --out /tmp/raw --home home --seconds 530
 python -m benchmarks.proof lease-scratch --out /tmp/raw --home home --parallel 6 --seconds 560
+python -m benchmarks.proof lease-base-intact --out /tmp/raw --home home --seconds 480
+python -m benchmarks.proof lease-late --out /tmp/raw --home home --seconds 530
+python -m benchmarks.proof lease-never --out /tmp/raw --home home --seconds 530
 python -m benchmarks.proof collect --raw /tmp/raw --out benchmarks/proof/results
 python -m benchmarks.proof report --out benchmarks/proof/results --page docs/proof.md
 ```
 
 The first makes world, batches and failing samples (about 45 GB in `/tmp/proof`, all cores) and trains the base; the
 second runs the arms of `benchmarks/proof/arms.py`, several at a time, until all are done or the time is over, and goes
-on where it is called again; the third trains some of them from random weights. `--toy` does the same at a size for
+on where it is called again; the third trains some of them from random weights. The next three train a base whose
+sensors never fail, and arms from it, with failures and without. `--toy` does the same at a size for
 CPUs, where scores mean nothing. Run folders lie in `/tmp/raw/runs`:
 `aqr analyze /tmp/raw/runs/original-0 --baseline /tmp/raw/runs/none-0 --out report/`. `benchmarks/proof/data.py` says
 which scenes are `pilot` and which `test`.

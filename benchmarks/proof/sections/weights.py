@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
-from benchmarks.proof.arms import BASELINE
+from benchmarks.proof.arms import ARMS, BASELINE
 from benchmarks.proof.collect import NO_CAMERA, NO_LIDAR
 from benchmarks.proof.compare import Comparison
 from benchmarks.proof.figures import CLEAN
@@ -27,7 +27,9 @@ def weights(comparison: Comparison, chosen: str | None) -> str:
     shown = shown_weights(comparison, chosen)
     if not shown:
         return ""
-    rows = [(arm, *_leaning(of_arm)) for arm, of_arm in shown.items()]
+    gated = [arm for arm in shown if ARMS[arm].aqr.get("modulator", {}).get("gate")]
+    rows = [(arm, *_leaning(of_arm)) for arm, of_arm in shown.items() if arm not in gated]
+    unjudged = f" ({', '.join(f'`{arm}`' for arm in gated)})" if gated else ""
     return f"""## What the weights mean
 
 ![LiDAR and camera weights by failure, distance, class and light](proof-weights.png)
@@ -35,7 +37,9 @@ def weights(comparison: Comparison, chosen: str | None) -> str:
 Geometric means over the queries of all test samples, one seed. A query counts for a class where an object of that class
 stands within 4 m of its reference point. Weights of `sigmoid` arms lie in (0, 1); those of the others are 1 where the
 router has no preference. A router that works shows it where a sensor is gone: the other one's weight is the larger.
-Only the direction counts below, not the level: a decoder can learn to read past weights that stay the same.
+Only the direction counts below, not the level: a decoder can learn to read past weights that stay the same. Arms
+behind a gate{unjudged} are drawn but not judged: a gate's sign is learned, and behind a negative one a larger weight
+means less.
 {_lopsided(comparison, shown)}
 What LiDAR weighs for every 1 that the camera weighs; changes of less than 5 % do not count:
 
