@@ -18,7 +18,7 @@ from aqr.data.dataset import NuScenesDataset
 from aqr.data.failures.catalogue import KINDS, LIDAR, Failure
 from aqr.data.failures.harm import Corruption
 from aqr.data.samples import Sample
-from aqr.geometry import box_corners, in_image, project
+from aqr.geometry import box_corners, in_image, points_in_boxes, project
 
 SEVERITY = 2
 NUMBER = 4
@@ -41,10 +41,11 @@ def sample(root: str, failure: Failure | None) -> Sample:
 
 def draw_points(ax: Any, shown: Sample) -> None:
     points = shown.points
-    ax.scatter(points[:, 0], points[:, 1], c=points[:, 2], s=0.35, vmin=-3, vmax=2, cmap="viridis", linewidths=0)
-    for corners in box_corners(shown.boxes)[:, [0, 1, 2, 3, 0], :2]:
-        ax.plot(*corners.T, color="#d1495b", linewidth=0.7)
-    ax.set(xlim=(-48, 48), ylim=(-20, 20), aspect="equal")
+    ax.scatter(points[:, 0], points[:, 1], c=points[:, 2], s=1.6, vmin=-3, vmax=2, cmap="viridis", linewidths=0)
+    inside = points_in_boxes(points, shown.boxes)
+    for corners, held in zip(box_corners(shown.boxes)[:, [0, 1, 2, 3, 0], :2], inside, strict=True):
+        ax.plot(*corners.T, color="#d1495b", linewidth=1.3, linestyle="-" if held.any() else (0, (2, 1.5)))
+    ax.set(xlim=(-26, 24), ylim=(-16, 16), aspect="equal")
 
 
 def draw_cameras(ax: Any, shown: Sample) -> None:
@@ -56,7 +57,7 @@ def draw_overlay(ax: Any, shown: Sample) -> None:
     pixels, depth = project(shown.points[:, :3].astype(np.float64), shown.lidar2img[CAMERA])
     seen = in_image(pixels, depth, SIZE)
     ax.imshow(shown.images[CAMERA].transpose(1, 2, 0))
-    ax.scatter(*pixels[seen].T, c=depth[seen], s=0.8, vmax=45, cmap="turbo", linewidths=0)
+    ax.scatter(*pixels[seen].T, c=depth[seen], s=3, vmax=45, cmap="turbo", linewidths=0)
     ax.set(xlim=(0, SIZE[1]), ylim=(SIZE[0], 0))
 
 
@@ -78,13 +79,20 @@ def main(root: str, out: str) -> None:
             tiles.append((title, shown, draw_points))
         else:
             pictures.append((title, shown, pictures[0][2]))
-    figure = Figure(figsize=(14, 3.7), layout="constrained")
+    figure = Figure(figsize=(14, 12.4), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(3, 6).flat
-    for ax, (title, shown, draw) in zip(axes, [*tiles, *pictures, *overlays], strict=True):
+    grid = figure.add_gridspec(5, 4, height_ratios=[1.4, 1.4, 1, 1, 1.95])
+    places = [*(grid[row, column] for row in range(4) for column in range(4)), grid[4, :2], grid[4, 2:]]
+    for place, (title, shown, draw) in zip(places, [*tiles, *pictures, *overlays], strict=True):
+        ax = figure.add_subplot(place)
         draw(ax, shown)
-        ax.set_title(title, fontsize=9)
+        ax.set_title(title, fontsize=12)
         ax.set(xticks=[], yticks=[])
+    figure.supxlabel(
+        "LiDAR from above, 50 m × 32 m, points by height; red: annotated boxes, dashed where they hold no point. "
+        "Below: points by depth.",
+        fontsize=12,
+    )
     figure.savefig(out, dpi=100, pil_kwargs={"quality": 85})
 
 

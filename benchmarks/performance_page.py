@@ -2,9 +2,9 @@
 
     python benchmarks/performance_page.py [--bench bench.json] [--ddp ddp.json] [--data data.json]
 
-Tables stand between `<!-- bench:NAME -->` and `<!-- /bench -->`; NAME is a section of `aqr bench --out`, `summary` (the
-figures that have a target), `about` (device, versions, date, command), `ddp` or `data`. Blocks whose figures were not
-given stay as they are.
+Without arguments the figures are those of `benchmarks/results`, and both pages come out as they are. Tables stand
+between `<!-- bench:NAME -->` and `<!-- /bench -->`; NAME is a section of `aqr bench --out`, `summary` (the figures that
+have a target), `headline` (five of the figures), `about` (device, versions, date, command), `ddp` or `data`.
 """
 
 from __future__ import annotations
@@ -12,25 +12,85 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from aqr.bench.inputs import FIRST_SHAPE
 from aqr.bench.results import number
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+KEPT = {
+    "bench": RESULTS / "bench-h200.json",
+    "ddp": RESULTS / "ddp-h200.json",
+    "data": RESULTS / "data-cpu.json",
+}
 PAGES = (ROOT / "docs" / "performance.md", ROOT / "README.md")
 BLOCK = re.compile(r"(<!-- bench:([a-z_]+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 
 
-def row_cells(row: dict[str, Any]) -> list[str]:
-    """What, median, target, floor."""
-    value = row["note"] or "not measured" if row["value"] is None else f"{number(row['value'])} {row['unit']}".strip()
-    target = ""
-    if row["target"] is not None:
-        target = f"{'≥' if row['more_is_better'] else '≤'} {number(row['target'])}"
-        target += "" if row["reached"] is None else f" {'✓' if row['reached'] else '✗'}"
-    floor = "" if row["floor"] is None else number(row["floor"])
-    return [row["what"].strip(), value, target, floor]
+TRAINING_SHAPE, ONE_SAMPLE = (
+    f"forward + backward, {FIRST_SHAPE}",
+    f"forward, inference, {replace(FIRST_SHAPE, batch=1)}",
+)
+AS_GRAPH = "the same compiled, as a CUDA graph"
+HEADLINE = (
+    ("aqr", TRAINING_SHAPE, AS_GRAPH, "AQR by itself, forward and backward, 4 samples"),
+    ("step_graphs", "", "training step with AQR, compiled, with CUDA graphs", "training step with AQR, 4 samples"),
+    ("aqr", ONE_SAMPLE, AS_GRAPH, "AQR by itself, inference, one sample"),
+    ("inference", "", "inference without AQR, compiled, CUDA graph", "inference without AQR, one sample"),
+    ("inference", "", "inference with AQR, compiled, CUDA graph", "inference with AQR, one sample"),
+)
+"""Section, the row after which to look, row, and its name in README.md. All of them compiled, as CUDA graphs."""
+
+
+def figure(row: dict[str, Any]) -> str:
+    """The value with its unit."""
+    return "not measured" if row["value"] is None else f"{number(row['value'])} {row['unit']}".strip()
+
+
+def aim(row: dict[str, Any]) -> str:
+    """The target, and whether it is reached."""
+    if row["target"] is None:
+        return ""
+    target = f"{'≥' if row['more_is_better'] else '≤'} {number(row['target'])}"
+    return target if row["reached"] is None else f"{target} {'✓' if row['reached'] else '✗'}"
+
+
+def spread(row: dict[str, Any]) -> str:
+    """10th to 90th percentile."""
+    return "" if row["low"] is None or row["high"] is None else f"{number(row['low'])} … {number(row['high'])}"
+
+
+def rows_table(rows: list[dict[str, Any]], note: str = "note") -> str:
+    """All that is known of the rows; columns in which nothing stands are left out."""
+    columns = {
+        "what": [row["what"].strip() for row in rows],
+        "median": [figure(row) for row in rows],
+        "p10 … p90": [spread(row) for row in rows],
+        "target": [aim(row) for row in rows],
+        "floor": ["" if row["floor"] is None else number(row["floor"]) for row in rows],
+        note: [row["note"] for row in rows],
+    }
+    shown = {heading: cells for heading, cells in columns.items() if any(cells)}
+    return table(list(shown), [list(cells) for cells in zip(*shown.values(), strict=True)])
+
+
+def headline(sections: dict[str, Any], aimed: list[dict[str, Any]]) -> str:
+    """Five figures, and how many of all reach their targets."""
+    lines = []
+    for name, after, what, label in HEADLINE:
+        rows = sections[name]["rows"] if name in sections else []
+        start = next((place for place, row in enumerate(rows) if row["what"] == after), 0)
+        row = next((row for row in rows[start:] if row["what"] == what), None)
+        lines.append([label, "not measured" if row is None else figure(row), "" if row is None else aim(row)])
+    known = [row["reached"] for row in aimed if row["reached"] is not None]
+    page = "docs/performance.md#against-the-targets"
+    return (
+        table(["compiled, as CUDA graphs", "median", "target"], lines)
+        + f"\n{sum(known)} of {len(known)} targets are reached; [all of them]({page}).\n"
+    )
 
 
 def table(heading: list[str], rows: list[list[str]]) -> str:
@@ -39,60 +99,60 @@ def table(heading: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
-def blocks(bench: dict[str, Any] | None, ddp: dict[str, Any] | None, data: dict[str, Any] | None) -> dict[str, str]:
+def blocks(bench: dict[str, Any], ddp: dict[str, Any], data: dict[str, Any]) -> dict[str, str]:
     """Every block by name."""
-    heading = ["what", "median", "target", "floor"]
     found: dict[str, str] = {}
     aimed = []
-    for name, section in ({} if bench is None else bench["sections"]).items():
-        rows, columns = [row_cells(row) for row in section["rows"]], heading
-        if name == "growth":
-            rows = [[what, value, row["note"]] for (what, value, *_), row in zip(rows, section["rows"], strict=True)]
-            columns = ["what", "median", "peak memory"]
+    for name, section in bench["sections"].items():
+        text = rows_table(section["rows"], "peak memory" if name == "growth" else "note")
         remarks = "".join(f"\n{remark}\n" for remark in section["remarks"])
-        found[name] = f"**{section['title']}**\n\n{table(columns, rows)}{remarks}"
+        found[name] = f"**{section['title']}**\n\n{text}{remarks}"
         if name not in ("accuracy", "loop"):
-            aimed += [row_cells(row) for row in section["rows"] if row["target"] is not None]
-    if bench is not None:
-        found["summary"] = table(heading, aimed)
-        found["about"] = (
-            f"{bench['device']}, {bench['date']}, torch {bench['torch']}, triton {bench['triton']}; "
-            f"`{bench['command']}`\n"
-        )
-    if ddp is not None:
-        rows = [
-            [
-                str(run["ranks"]),
-                f"{number(run['step_ms'])} ms",
-                "" if run["efficiency"] is None else f"{100 * run['efficiency']:.1f} %",
-                *("yes" if run[key] else "NO" for key in ("weights_equal", "nan_skipped_everywhere")),
-            ]
-            for run in ddp["runs"]
+            aimed += [row for row in section["rows"] if row["target"] is not None]
+    found["summary"] = rows_table(aimed)
+    found["headline"] = headline(bench["sections"], aimed)
+    found["about"] = (
+        f"{bench['device']}, {bench['date']}, torch {bench['torch']}, triton {bench['triton']}; `{bench['command']}`\n"
+    )
+    rows = [
+        [
+            str(run["ranks"]),
+            f"{number(run['step_ms'])} ms",
+            "" if run["efficiency"] is None else f"{100 * run['efficiency']:.1f} %",
+            *("yes" if run[key] else "NO" for key in ("weights_equal", "nan_skipped_everywhere")),
         ]
-        columns = ["GPUs", "step", "efficiency", "weights equal on all ranks", "a NaN on one rank skips on all"]
-        found["ddp"] = f"{ddp['device']}, torch {ddp['torch']}\n\n{table(columns, rows)}"
-    if data is not None:
-        rows = [[what.strip(), f"{number(ms)} ms"] for what, ms in data["ms"].items()]
-        rows += [[f"{n} workers", f"{number(rate)} samples/s"] for n, rate in data["samples_per_s"].items()]
-        rows.append(["cores for one GPU at 50 ms a step of 4", str(data["cores_needed"])])
-        found["data"] = table(["what", "per sample and core"], rows)
+        for run in ddp["runs"]
+    ]
+    columns = ["GPUs", "step", "efficiency", "weights equal on all ranks", "a NaN on one rank skips on all"]
+    found["ddp"] = f"{ddp['device']}, torch {ddp['torch']}\n\n{table(columns, rows)}"
+    rows = [[what.strip(), f"{number(ms)} ms"] for what, ms in data["ms"].items()]
+    rows += [
+        ["1 worker" if n == "1" else f"{n} workers", f"{number(rate)} samples/s"]
+        for n, rate in data["samples_per_s"].items()
+    ]
+    rows.append(["cores for one GPU at 50 ms a step of 4", str(data["cores_needed"])])
+    found["data"] = table(["what", "per sample and core"], rows)
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("bench", "ddp", "data"):
-        parser.add_argument(f"--{name}", type=Path)
-    arguments = parser.parse_args()
-    given = [arguments.bench, arguments.ddp, arguments.data]
-    found = blocks(*(None if path is None else json.loads(path.read_text()) for path in given))
+def filled(page: str, found: dict[str, str]) -> str:
+    """A page with its blocks; those that are not found stay as they are."""
 
     def fill(match: re.Match[str]) -> str:
         text = found.get(match[2])
         return match[0] if text is None else f"{match[1]}\n{text}\n{match[3]}"
 
+    return BLOCK.sub(fill, page)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, kept in KEPT.items():
+        parser.add_argument(f"--{name}", type=Path, default=kept)
+    arguments = vars(parser.parse_args())
+    found = blocks(*(json.loads(arguments[name].read_text(encoding="utf-8")) for name in KEPT))
     for page in PAGES:
-        page.write_text(BLOCK.sub(fill, page.read_text(encoding="utf-8")), encoding="utf-8")
+        page.write_text(filled(page.read_text(encoding="utf-8"), found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 
 from aqr.geometry import BOX_EDGES, Pose, box_corners, points_in_boxes, project
@@ -174,14 +177,15 @@ def _complementary(out: Path, stage: Stage, camera: Camera) -> None:
         ("objects and their look-alikes", "Clear day",
          [make("traffic_cone", 0, 13.0, 3.4), twin("traffic_cone", 0, 13.0, 2.4),
           make("barrier", 1, 13.5, 0.4), twin("barrier", 1, 13.5, -2.5),
-          make("pedestrian", 4, 13.0, -4.6), twin("pedestrian", 4, 13.0, -5.6)]),
+          make("pedestrian", 4, 13.6, -4.3), twin("pedestrian", 4, 13.6, -5.2)]),
         ("pedestrians in the dark", "Night", [make("pedestrian", 4, 30.0, 8.5), make("pedestrian", 5, 24.0, -7.0)]),
         ("a pedestrian behind a wall", "Clear day", [wall, short.solids.placed(17.0, 0.5, 0.0, 0.0)]),
         ("cones at 52 m", "Clear day", [make("traffic_cone", s, 52.0, y) for s, y in enumerate((-4.0, -1.0, 2.0))]),
     ]  # fmt: skip
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(2, len(sets), figsize=(14, 5.2), constrained_layout=True)
+    figure, axes = plt.subplots(2, len(sets), figsize=(14, 5.4), height_ratios=(1, 1.2), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.04)
     for column, (title, light, things) in enumerate(sets):
         scene, moment = _alone(stage, things, light)
         view = picture(scene, moment, ego, camera, (450, 800))
@@ -193,15 +197,27 @@ def _complementary(out: Path, stage: Stage, camera: Camera) -> None:
         intrinsic = np.eye(4)
         intrinsic[:3, :3] = camera.intrinsic((450, 800))
         pixels, _ = project(corners, intrinsic @ (ego @ camera.to_ego).inverse().matrix)
-        (u0, v0), (u1, v1) = pixels.min(axis=0) - 25, pixels.max(axis=0) + 25
-        axes[0, column].imshow(view.image)
-        axes[0, column].set(xlim=(max(u0, 0), min(u1, 800)), ylim=(min(v1, 450), max(v0, 0)), title=title)
-        axes[0, column].set_xticks([])
-        axes[0, column].set_yticks([])
-        axes[1, column].scatter(-spots[:, 1], spots[:, 2], s=14, c=spots[:, 0], cmap="viridis")
-        axes[1, column].set(xlim=(-corners[:, 1].max() - 1, -corners[:, 1].min() + 1), ylim=(-0.1, 2.6))
-        axes[1, column].set_xlabel("m to the right; LiDAR echoes seen from behind")
-    figure.savefig(out / "synth-complementary.png", dpi=70)
+        (u0, v0), (u1, v1) = pixels.min(axis=0) - 12, pixels.max(axis=0) + 12
+        above, below = axes[:, column]
+        width = min(max(u1 - u0, (v1 - v0) * 16 / 9), 800)
+        height = width * 9 / 16
+        left, top = (np.clip((u0 + u1 - width) / 2, 0, 800 - width), np.clip((v0 + v1 - height) / 2, 0, 450 - height))
+        above.imshow(view.image)
+        above.set(xlim=(left, left + width), ylim=(top + height, top), xticks=[], yticks=[])
+        above.set_title(title, fontsize=14)
+        drawn = below.scatter(-spots[:, 1], spots[:, 2], s=16, c=spots[:, 0] - lidar.translation[0],
+                              cmap="viridis_r", norm=LogNorm(7, 60))  # fmt: skip
+        below.set(xlim=(-corners[:, 1].max() - 1, -corners[:, 1].min() + 1), ylim=(-0.1, 2.2))
+        below.tick_params(labelsize=12, labelleft=column == 0)
+        below.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes[0, 0].set_ylabel("camera", fontsize=13)
+    axes[1, 0].set_ylabel("LiDAR: height, m", fontsize=13)
+    figure.supxlabel("metres to the right of the vehicle", fontsize=13)
+    bar = figure.colorbar(drawn, ax=axes[1], pad=0.01, aspect=12, ticks=[10, 20, 30, 50], format="%d")
+    bar.ax.minorticks_off()
+    bar.set_label("distance ahead, m", fontsize=13)
+    bar.ax.tick_params(labelsize=12)
+    figure.savefig(out / "synth-complementary.png", dpi=90)
     plt.close(figure)
 
 
@@ -210,26 +226,42 @@ def _lidar(out: Path, stage: Stage, seconds: float, real: Path | None) -> None:
 
     moment, ego = stage.at(seconds), stage.ego(seconds)
     points = sweep(stage, moment, ego @ LIDAR_TO_EGO, np.random.default_rng(0))
-    figure, (top, bars) = plt.subplots(1, 2, figsize=(14, 6.6), constrained_layout=True)
+    figure, (top, bars) = plt.subplots(1, 2, figsize=(14, 6.8), width_ratios=(1.15, 1), layout="constrained")
     far = np.linalg.norm(points[:, :3], axis=1) > 2
-    top.scatter(points[far, 0], points[far, 1], s=0.4, c=np.minimum(points[far, 3], 60), cmap="viridis")
+    shade = np.minimum(points[far, 3], 60)
+    dots = top.scatter(points[far, 0], points[far, 1], s=0.8, c=shade, cmap="Greys", vmin=-30, vmax=60, linewidths=0)
+    bar = figure.colorbar(dots, ax=top, pad=0.01, aspect=40, extend="max", boundaries=np.linspace(0, 60, 61))
+    bar.set_label("intensity", fontsize=12)
+    bar.set_ticks([0, 20, 40, 60])
     boxes = lidar_boxes(stage, moment, seconds)
     inside = points_in_boxes(points[far], boxes)
+    drawn: dict[str, Line2D] = {}
+    on_white = COLOURS | {"traffic_cone": (150, 60, 0), "bicycle": (0, 60, 255), "construction_vehicle": (130, 60, 255)}
     for box, actor, echoes in zip(boxes, stage.traffic.actors, inside, strict=True):
         if not echoes.any():
             continue
         corner = box_corners(box[None])[0, [0, 1, 2, 3, 0], :2]
-        top.plot(*corner.T, color=np.array(COLOURS[actor.name]) / 330, linewidth=1.2)
-    top.set(xlim=(-45, 45), ylim=(-40, 50), aspect="equal", title="One synthetic sweep and its boxes, LiDAR frame, m")
-    synthetic = of_synthetic(20)
+        (drawn[actor.name],) = top.plot(*corner.T, color=np.array(on_white[actor.name]) / 300, linewidth=1.6)
+    top.set(xlim=(-45, 45), ylim=(-40, 50), aspect="equal")
+    top.set_title("One synthetic sweep and its boxes, LiDAR frame, m", fontsize=13)
+    names = [name for name in COLOURS if name in drawn]
+    words = [name.replace("_", " ") for name in names]
+    figure.legend(
+        [drawn[name] for name in names], words, loc="outside lower center", ncols=10, handlelength=1, columnspacing=1.2
+    )
     place = np.arange(len(RANGES) - 1)
-    bars.bar(place + 0.2, synthetic.ranges, 0.4, label="synthetic, mean of 40 sweeps")
     if real is not None:
-        bars.bar(place - 0.2, of_nuscenes(real).ranges, 0.4, label="one real nuScenes sweep")
-    bars.set_xticks(place, [f"{a:g}-{b:g}" for a, b in pairwise(RANGES)], rotation=45)
-    bars.set(title="Points per sweep by range, m", ylabel="points")
-    bars.legend()
-    figure.savefig(out / "synth-lidar.png", dpi=70)
+        bars.bar(place - 0.2, of_nuscenes(real).ranges, 0.4, label="one real nuScenes sweep", color="tab:orange")
+    synthetic = of_synthetic(20)
+    bars.bar(place + 0.2, synthetic.ranges, 0.4, label="synthetic, mean of 40 sweeps", color="tab:blue")
+    bars.set_xticks(place, [f"{a:g}–{b:g}" for a, b in pairwise(RANGES)], rotation=45)
+    bars.set_title("Points per sweep by range", fontsize=13)
+    bars.set_xlabel("range, m", fontsize=12)
+    bars.set_ylabel("points", fontsize=12)
+    bars.legend(fontsize=12)
+    for axes in (top, bars, bar.ax):
+        axes.tick_params(labelsize=11)
+    figure.savefig(out / "synth-lidar.png", dpi=80)
     plt.close(figure)
 
 

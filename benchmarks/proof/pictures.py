@@ -21,8 +21,9 @@ RED: Final = "#b23a48"
 GREY: Final = "0.55"
 LIDAR_COLOR: Final = "#0b5c8a"
 CAMERA_COLOR: Final = "#d98c1f"
-TICKS: Final = (1.01, 1.02, 1.05, 1.1, 1.25, 1.5, 2.0, 5.0, 10.0, 20.0)
-"""Factors that may be marked above and below 1."""
+TICKS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.5, 2.0, 5.0, 10.0)
+"""Weights that may be marked."""
+MOST_TICKS: Final = 5
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -95,10 +96,10 @@ def draw_weights(shown: dict[str, Any], path: Path) -> None:
         (kind, list(first[CLEAN][kind])) for kind in ("distance", "class", "light")
     ]
     widths = [len(names) for _, names in panels]
-    figure = Figure(figsize=(14, 1.4 + 1.75 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(13, 1.4 + 1.6 * len(shown)), layout="constrained")
     axes = figure.subplots(len(shown), len(panels), squeeze=False, sharex="col", width_ratios=widths)
     for row, (arm, of_arm) in enumerate(shown.items()):
-        limit = 1.02
+        low, high = 0.98, 1.02
         for column, (kind, names) in enumerate(panels):
             pairs = [
                 of_arm[name]["all"]["all"] if kind == "failure" else of_arm[CLEAN][kind].get(name, (np.nan, np.nan))
@@ -113,24 +114,28 @@ def draw_weights(shown: dict[str, Any], path: Path) -> None:
             ax.set_yscale("log")
             ax.grid(axis="y", color="0.92")
             ax.set_xlim(-0.6, len(names) - 0.4)
-            limit = max(limit, float(np.nanmax(np.maximum([lidar, camera], 1 / np.array([lidar, camera])))))
+            low, high = min(low, float(np.nanmin([lidar, camera]))), max(high, float(np.nanmax([lidar, camera])))
             if row == len(shown) - 1:
                 labels = [name.removesuffix("-3").replace("_", " ") for name in names]
-                ax.set_xticks(range(len(names)), labels, rotation=55, ha="right", fontsize=8)
+                ax.set_xticks(range(len(names)), labels, rotation=55, ha="right", fontsize=10)
             if row == 0:
-                ax.set_title("failure, severity 3" if kind == "failure" else kind, fontsize=9)
+                ax.set_title("failure, severity 3" if kind == "failure" else kind, fontsize=11)
         for ax in axes[row]:
-            ax.set_ylim(limit**-1.15, limit**1.15)
-            ax.yaxis.set_major_locator(FixedLocator(_ticks(limit)))
+            margin = (high / low) ** 0.12
+            ax.set_ylim(low / margin, high * margin)
+            ax.yaxis.set_major_locator(FixedLocator(_ticks(low / margin, high * margin)))
             ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
             ax.yaxis.set_minor_locator(NullLocator())
-        axes[row][0].set_ylabel(f"{arm}\nweight", fontsize=8)
-    axes[0][0].legend(fontsize=8, loc="upper left", ncols=2, frameon=False)
+        axes[row][0].set_ylabel(f"{arm}\nweight", fontsize=10)
+    axes[0][0].legend(fontsize=10, loc="upper right", ncols=2, frameon=False)
     _save(figure, path)
 
 
-def _ticks(limit: float) -> list[float]:
-    """1, the largest factor within the limit and one about halfway to it, and their inverses."""
-    far = max((factor for factor in TICKS if factor <= limit**1.1), default=TICKS[0])
-    near = max((factor for factor in TICKS if factor <= far**0.6), default=1.0)
-    return sorted({1.0, far, near, 1 / far, 1 / near})
+def _ticks(low: float, high: float) -> list[float]:
+    """Round weights within limits, 1 among them, about evenly on a logarithmic scale."""
+    apart = 0.1 * np.log(high / low)
+    inside = [tick for tick in TICKS if low <= tick <= high and (tick == 1.0 or abs(np.log(tick)) > apart)]
+    while len(inside) > MOST_TICKS:
+        gaps = {tick: inside[n + 1] / inside[n - 1] for n, tick in enumerate(inside[1:-1], 1) if tick != 1.0}
+        inside.remove(min(gaps, key=lambda tick: gaps[tick]))
+    return inside

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,19 @@ import torch
 from rich.console import Console
 
 from aqr.bench import Results, Row, Section, bench
-from aqr.bench.detector import detector_config
+from aqr.bench.bench import _stages
+from aqr.bench.detector import How, added_share, alone_share, detector_config
 from aqr.bench.double_loop import against_the_loop, looped
-from aqr.bench.inputs import CHANNELS, Shape, modulation_inputs, modulation_module, random_batch, ring_of_cameras
+from aqr.bench.inputs import (
+    CHANNELS,
+    FIRST_SHAPE,
+    SECOND_SHAPE,
+    Shape,
+    modulation_inputs,
+    modulation_module,
+    random_batch,
+    ring_of_cameras,
+)
 from aqr.bench.modulation import accuracy, flops, growth, linearity, transferred
 from aqr.bench.picture import draw_growth
 from aqr.bench.timing import Clock, Rates, Timing
@@ -99,6 +110,40 @@ def test_growth_says_where_time_is_proportional(tmp_path: Path) -> None:
     assert len(section.remarks) == 4
     draw_growth({"queries": [(300, 1.0, 5.0), (600, 2.5, 9.0)]}, tmp_path / "growth.png", "caption")
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_aqr_adds_is_held_against_its_target_where_it_is_no_noise() -> None:
+    apart = added_share(Timing(100.0, 99.0, 100.5, 9), Timing(103.0, 102.0, 104.0, 9), 2.0)
+    assert apart.value == pytest.approx(3.0)
+    assert apart.reached is False
+    overlapping = added_share(Timing(114.0, 102.0, 117.0, 9), Timing(108.0, 106.0, 112.0, 9), 2.0)
+    assert overlapping.value == pytest.approx(-5.263, abs=1e-3)
+    assert (overlapping.target, overlapping.note[:5]) == (None, "noise")
+
+
+def test_aqr_alone_is_divided_by_a_step_that_runs_alike() -> None:
+    step = Timing(50.0, 49.0, 51.0, 9)
+    assert alone_share(2.0, step, "plain").value == pytest.approx(4.0)
+    missing = alone_share(None, step, "compiled")
+    assert missing.value is None
+    assert missing.note == "AQR alone was not timed compiled"
+
+
+def test_each_way_of_a_step_is_given_aqr_alone_in_that_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, float | None] = {}
+
+    def step(clock: Clock, how: How, alone: float | None) -> Section:
+        given[how] = alone
+        return Section(how)
+
+    monkeypatch.setattr(sys.modules["aqr.bench.bench"], "training_step", step)
+    results = Results(None, CPU, "aqr bench", Console(quiet=True))
+    times = iter(range(1, 9))
+    names = ("the same as a CUDA graph", "the same compiled", "the same compiled, as a CUDA graph")
+    shapes = [f"forward + backward, {shape}" for shape in (FIRST_SHAPE, SECOND_SHAPE)]
+    results.add("aqr", Section("AQR", [Row(what, next(times)) for shape in shapes for what in (shape, *names)]))
+    _stages(quick(), Rates(1.0, 1.0), results, None, compiled=True)["step"]()
+    assert given == {"plain": 1, "compiled": 3, "compiled, with CUDA graphs": 4}
 
 
 def test_a_random_batch_has_the_size_it_says() -> None:

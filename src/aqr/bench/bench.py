@@ -13,14 +13,20 @@ from rich.console import Console
 
 from aqr.bench.detector import How, latency, training_step
 from aqr.bench.double_loop import against_the_loop
-from aqr.bench.inputs import Shape
-from aqr.bench.modulation import accuracy, growth, speed
+from aqr.bench.inputs import FIRST_SHAPE, Shape
+from aqr.bench.modulation import COMPILED, COMPILED_GRAPH, accuracy, growth, speed
 from aqr.bench.picture import draw_growth
 from aqr.bench.results import Results, Row, Section
 from aqr.bench.timing import Clock, Rates, measure_rates
 from aqr.errors import InputError
 
 STAGES: Final = ("aqr", "accuracy", "loop", "growth", "step", "inference")
+ALONE: Final[dict[How, str]] = {
+    "plain": f"forward + backward, {FIRST_SHAPE}",
+    "compiled": COMPILED,
+    "compiled, with CUDA graphs": COMPILED_GRAPH,
+}
+"""The row of the stage `aqr`, in its first shape, that runs AQR as a training step does."""
 CPU_LIMITS: Final = Shape(batch=2, queries=900, bev=(128, 128), cameras=6)
 
 
@@ -93,15 +99,13 @@ def _stages(
             draw_growth(measured, picture, f"AQR forward + backward, {results.about['device']}; dotted: linear")
 
     def step() -> None:
-        rows = results.sections["aqr"].rows[:4] if "aqr" in results.sections else []
-        alone = min((row.value for row in rows if row.value is not None and row.unit == "ms"), default=None)
         ways: dict[str, How] = {"step": "plain"}
         if compiled:
             ways |= {"step_compiled": "compiled", "step_graphs": "compiled, with CUDA graphs"}
         for name, how in ways.items():
             torch.compiler.reset()
             try:
-                results.add(name, training_step(clock, how, alone))
+                results.add(name, training_step(clock, how, results.value("aqr", ALONE[how])))
             except Exception as error:
                 # A compiler that fails on this machine must not cost the other figures.
                 results.leave_out(name, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from aqr.batch import Batch
 from aqr.bench.inputs import random_batch
-from aqr.bench.results import Row, Section
+from aqr.bench.results import Row, Section, number
 from aqr.bench.timing import Clock, Timing
 from aqr.config import Config, parse
 from aqr.detector import Detector
@@ -104,7 +104,7 @@ def training_step(clock: Clock, how: How, alone: float | None) -> Section:
     Args:
         clock: of the device.
         how: the detector runs.
-        alone: what AQR takes by itself at its best, milliseconds.
+        alone: what AQR takes by itself, run in the same way, milliseconds; None where that was not measured.
     """
     before = torch.backends.cudnn.benchmark
     # As `aqr train` has it on a GPU.
@@ -137,18 +137,32 @@ def _training_step(clock: Clock, how: How, alone: float | None) -> Section:
         section.rows.append(_row(f"training step {name}, {how}", whole[aqr], goal))
         section.rows += [_row(f"  {part}", parts[part]) for part in step.parts]
         del step
-    share = 100 * (whole[True].median / whole[False].median - 1)
     goal = None if reduced else TARGET_SHARE
-    section.rows.append(Row("AQR's share of the step, from the two steps", share, "%", goal))
-    if alone is not None and not reduced:
-        share = 100 * alone / whole[True].median
-        section.rows.append(Row(f"AQR alone over the training step with it, {how}", share, "%", TARGET_SHARE))
+    section.rows.append(added_share(whole[False], whole[True], goal))
+    if not reduced:
+        section.rows.append(alone_share(alone, whole[True], how))
     without, with_aqr = peaks[False], peaks[True]
     if without is not None and with_aqr is not None:
         section.rows.append(Row("peak memory without AQR", without, "MB"))
         section.rows.append(Row("extra peak memory of AQR", with_aqr - without, "MB", TARGET_MEMORY))
     section.remarks.append("Noise as images: the speed of convolutions and attention does not depend on it.")
     return section
+
+
+def added_share(without: Timing, with_aqr: Timing, goal: float | None) -> Row:
+    """What AQR adds to a step in percent; held against a goal only where the two steps' p10 to p90 lie apart."""
+    share = 100 * (with_aqr.median / without.median - 1)
+    noise = without.low <= with_aqr.high and with_aqr.low <= without.high
+    note = "noise: p10 to p90 of the two steps overlap" if noise else ""
+    return Row("AQR's share of the step, from the two steps", share, "%", None if noise else goal, note=note)
+
+
+def alone_share(alone: float | None, step: Timing, how: How) -> Row:
+    """AQR by itself over the step that holds it, percent, both run in the same way."""
+    what = f"AQR alone over the training step with it, {how}"
+    if alone is None:
+        return Row(what, None, "%", TARGET_SHARE, note=f"AQR alone was not timed {how}")
+    return Row(what, 100 * alone / step.median, "%", TARGET_SHARE, note=f"AQR alone: {number(alone)} ms")
 
 
 def latency(clock: Clock, compiled: bool) -> Section:

@@ -1,0 +1,50 @@
+"""The pages about speed say what the kept figures say, and no ratio of theirs mixes ways to run."""
+
+import json
+from typing import Any
+
+import pytest
+from benchmarks.performance_page import KEPT, PAGES, blocks, filled, headline, rows_table
+
+
+def kept() -> list[dict[str, Any]]:
+    return [json.loads(path.read_text(encoding="utf-8")) for path in KEPT.values()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_come_out_of_the_kept_figures_as_they_are(page: Any) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert filled(text, blocks(*kept())) == text
+    assert "not measured" not in filled("<!-- bench:headline -->\n<!-- /bench -->", blocks(*kept()))
+
+
+def test_kept_shares_divide_like_by_like() -> None:
+    sections = kept()[0]["sections"]
+    rows = {name: {row["what"]: row for row in section["rows"]} for name, section in sections.items()}
+    graph = next(row for row in sections["aqr"]["rows"] if row["what"] == "the same compiled, as a CUDA graph")
+    share = rows["step_graphs"]["AQR alone over the training step with it, compiled, with CUDA graphs"]
+    step = rows["step_graphs"]["training step with AQR, compiled, with CUDA graphs"]
+    assert share["value"] == pytest.approx(100 * graph["value"] / step["value"])
+    plain = rows["step"]["AQR alone over the training step with it, plain"]
+    alone = plain["value"] / 100 * rows["step"]["training step with AQR, plain"]["value"]
+    assert plain["note"] == f"AQR alone: {alone:.3g} ms, in the same run"
+    # Launched one by one AQR never took less than its graph.
+    assert alone > graph["value"] * 2
+    assert rows["step_compiled"]["AQR alone over the training step with it, compiled"]["value"] is None
+
+
+def row(what: str, **known: Any) -> dict[str, Any]:
+    empty = dict.fromkeys(("value", "target", "floor", "low", "high", "reached"))
+    return {"what": what, "unit": "ms", "more_is_better": False, "note": "", **empty, **known}
+
+
+def test_notes_are_printed_and_empty_columns_are_not() -> None:
+    rows = [row("a", value=1.0, note="in a hurry"), row("b", note="no GPU")]
+    assert rows_table(rows).splitlines()[::2] == ["| what | median | note |", "| a | 1 ms | in a hurry |"]
+    assert rows_table(rows).splitlines()[3] == "| b | not measured | no GPU |"
+
+
+def test_the_headline_counts_targets_and_says_what_is_missing() -> None:
+    text = headline({}, [row("a", reached=True), row("b", reached=False), row("c")])
+    assert text.count("| not measured |") == 5
+    assert "1 of 2 targets are reached" in text
