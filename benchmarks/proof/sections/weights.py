@@ -34,9 +34,10 @@ def weights(comparison: Comparison, chosen: str | None) -> str:
 
 ![LiDAR and camera weights by failure, distance, class and light](proof-weights.png)
 
-Geometric means over the queries of all test samples, one seed; every row has a scale of its own. A query counts for a class where an object of that class
-stands within 4 m of its reference point. Weights of `sigmoid` arms lie in (0, 1); those of the others are 1 where the
-router has no preference. A router that works shows it where a sensor is gone: the other one's weight is the larger.
+Geometric means over the queries of all test samples, one seed; every row has a scale of its own. A query counts for a
+class where an object of that class stands within 4 m of its reference point. Weights of `sigmoid` arms lie in (0, 1);
+those of the others are 1 where the router has no preference. A router that works shows it where a sensor is gone: the
+other one's weight is the larger.
 Only the direction counts below, not the level: a decoder can learn to read past weights that stay the same. Arms
 behind a gate{unjudged} are drawn but not judged: a gate's sign is learned, and behind a negative one a larger weight
 means less.
