@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,23 @@ def test_a_run_is_not_written_over(run: Path, world: Path) -> None:
 )
 def test_wrong_settings(world: Path, tmp_path: Path, override: str, parts: tuple[str, ...]) -> None:
     assert_refused(aqr("train", SMALL, f"data.root={world}", override, "--run-dir", tmp_path / "run"), *parts)
+
+
+def test_data_are_looked_for_before_pretrained_weights(world: Path, tmp_path: Path) -> None:
+    """Weights may have to come over a network."""
+    weights = "detector.image.pretrained=/no/weights/here"
+    for override, named in (("data.root=/nowhere", "/nowhere"), ("data.val_split=evening", "evening")):
+        refused = aqr("train", SMALL, f"data.root={world}", override, weights, "--run-dir", tmp_path / "run")
+        assert_refused(refused, named)
+        assert "weights" not in refused.stderr
+    refused = aqr("train", SMALL, f"data.root={world}", weights, "--run-dir", tmp_path / "run")
+    assert_refused(refused, "detector.image.pretrained", "/no/weights/here", "null")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_version_is_told() -> None:
+    told = aqr("--version")
+    assert (told.returncode, told.stdout) == (0, f"aqr {version('aqr')}\n")
 
 
 def test_a_wrong_setting_is_found_before_torch_is_imported() -> None:
