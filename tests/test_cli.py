@@ -63,6 +63,7 @@ def test_training_leaves_what_the_run_folder_promises(run: Path) -> None:
     assert {"loss", "loss_cls", "loss_bbox", "dn_loss_cls", "lr", "grad_norm", "step_time_s"} <= lines[-1].keys()
     snapshot = json.loads((run / "aqr_stats.jsonl").read_text().splitlines()[-1])
     assert {"forward", "ranks", "lidar_weights", "weight_map_pers", "modulation_bev"} <= snapshot.keys()
+    assert all(-1 < snapshot[gate] < 1 for gate in ("lidar_gate", "camera_gate"))
     summary = json.loads((run / "eval" / "mini_val" / "metrics.json").read_text())
     assert {"mean_ap", "nd_score", "label_aps", "tp_errors"} <= summary.keys()
 

@@ -186,7 +186,7 @@ def check_values(reference_points: Tensor, lidar2img: Tensor | None, seen: Tenso
     outside = ((points < -MARGIN) | (points > 1 + MARGIN)).any(-1)
     finite = points.new_ones(()).bool() if lidar2img is None else lidar2img.isfinite().all()
     visible = points.new_ones(()).bool() if seen is None else seen.any()
-    found = torch.stack([points.isfinite().all(), finite, visible, outside.double().mean()])
+    found = torch.stack([points.isfinite().all(), finite, visible, outside.float().mean()])
     points_finite, matrices_finite, any_visible, misplaced = found.tolist()
     if not points_finite:
         raise ValueError("reference_points must be finite, but hold NaN or infinity")
