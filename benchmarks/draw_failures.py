@@ -6,7 +6,7 @@ python benchmarks/draw_failures.py /tmp/world docs/failures.jpg
 
 from __future__ import annotations
 
-import sys
+import argparse
 from typing import Any
 
 import numpy as np
@@ -97,4 +97,8 @@ def main(root: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("world", help="folder that `aqr synth` wrote, tiny, of two scenes at least")
+    parser.add_argument("out", help="picture to write, JPEG")
+    arguments = parser.parse_args()
+    main(arguments.world, arguments.out)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,7 @@ def test_training_leaves_what_the_run_folder_promises(run: Path) -> None:
     assert {"loss", "loss_cls", "loss_bbox", "dn_loss_cls", "lr", "grad_norm", "step_time_s"} <= lines[-1].keys()
     snapshot = json.loads((run / "aqr_stats.jsonl").read_text().splitlines()[-1])
     assert {"forward", "ranks", "lidar_weights", "weight_map_pers", "modulation_bev"} <= snapshot.keys()
+    assert all(-1 < snapshot[gate] < 1 for gate in ("lidar_gate", "camera_gate"))
     summary = json.loads((run / "eval" / "mini_val" / "metrics.json").read_text())
     assert {"mean_ap", "nd_score", "label_aps", "tp_errors"} <= summary.keys()
 
@@ -151,6 +153,23 @@ def test_a_run_is_not_written_over(run: Path, world: Path) -> None:
 )
 def test_wrong_settings(world: Path, tmp_path: Path, override: str, parts: tuple[str, ...]) -> None:
     assert_refused(aqr("train", SMALL, f"data.root={world}", override, "--run-dir", tmp_path / "run"), *parts)
+
+
+def test_data_are_looked_for_before_pretrained_weights(world: Path, tmp_path: Path) -> None:
+    """Weights may have to come over a network."""
+    weights = "detector.image.pretrained=/no/weights/here"
+    for override, named in (("data.root=/nowhere", "/nowhere"), ("data.val_split=evening", "evening")):
+        refused = aqr("train", SMALL, f"data.root={world}", override, weights, "--run-dir", tmp_path / "run")
+        assert_refused(refused, named)
+        assert "weights" not in refused.stderr
+    refused = aqr("train", SMALL, f"data.root={world}", weights, "--run-dir", tmp_path / "run")
+    assert_refused(refused, "detector.image.pretrained", "/no/weights/here", "null")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_version_is_told() -> None:
+    told = aqr("--version")
+    assert (told.returncode, told.stdout) == (0, f"aqr {version('aqr')}\n")
 
 
 def test_a_wrong_setting_is_found_before_torch_is_imported() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from aqr import __version__
 from aqr.errors import InputError
 
 app = typer.Typer(
@@ -16,7 +17,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Adaptive Query Routing for LiDAR-camera 3D object detection.",
 )
 
 convert = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Bring weights from other projects.")
@@ -29,6 +29,21 @@ OtherRoot = Annotated[Path | None, typer.Option("--data", help="Data set; by def
 OtherVersion = Annotated[str | None, typer.Option("--version", help="Version folder; by default the run's.")]
 OtherSplit = Annotated[str | None, typer.Option("--split", help="Split; by default the run's val_split.")]
 Trained = Annotated[Path, typer.Argument(metavar="RUN|CKPT", help="Run folder or checkpoint.")]
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"aqr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Adaptive Query Routing for LiDAR-camera 3D object detection."""
 
 
 @app.command()

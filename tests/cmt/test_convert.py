@@ -203,11 +203,12 @@ def test_a_checkpoint_that_would_run_code_is_refused_by_name(old: bool, tmp_path
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80\x02}q\x00.", b"hello world", pickle.dumps([1, 2])])
-def test_files_that_are_no_checkpoints(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "x.pth"
+def test_files_that_are_no_checkpoints(content: bytes, name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"x\.pth"):
+    with pytest.raises(InputError, match=rf"{name}: .*; give the \.pth file"):
         read_checkpoint(path)
     with pytest.raises(InputError, match="does not exist"):
         read_checkpoint(tmp_path / "none.pth")

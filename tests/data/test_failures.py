@@ -1,6 +1,7 @@
 """Failures as samples show them, in evaluation and in training."""
 
 import hashlib
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -261,3 +262,22 @@ def test_arms_of_an_experiment_see_the_same_failures(world: Path) -> None:
     for batches in zip(*arms, strict=True):
         assert all(batch.points.equal(batches[0].points) for batch in batches)
         assert all(batch.images.equal(batches[0].images) for batch in batches)
+
+
+def test_the_example_of_the_documentation_runs(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "failures.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    cameras = f'"sensors.cameras={CAMERAS}"'.replace("'", "")
+    for said, here in (
+        ("/data/nuscenes", str(world)),
+        ("configs/", f"{root}/configs/"),
+        ('"data.version=v1.0-mini"', f'"data.version=v1.0-mini", {cameras}'),
+    ):
+        assert said in example
+        example = example.replace(said, here)
+    exec(example, {})
+    rows, columns = map(int, re.findall(r"\d+", capsys.readouterr().out))
+    clean = dataset(world)
+    assert rows > 0
+    assert columns == clean[0].points.shape[1]

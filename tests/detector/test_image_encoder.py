@@ -1,3 +1,4 @@
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,24 @@ def test_settings_without_pretrained_weights_are_stated_already() -> None:
         assert stated(config) == config
     with pytest.raises(InputError, match=r"detector\.image\.pretrained: '/nowhere/at/all'"):
         stated(ImageEncoderConfig(pretrained="/nowhere/at/all"))
+
+
+def test_what_the_hub_says_on_the_way_to_an_error_is_not_heard(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+
+    def unreachable(_: str) -> None:
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise OSError("the hub cannot be reached")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", unreachable)
+    for ask in (stated, build_backbone):
+        with pytest.raises(InputError, match="the hub cannot be reached"):
+            ask(ImageEncoderConfig(pretrained="someone/weights"))
+    assert not caplog.records
+    assert hub.level == level
 
 
 @pytest.mark.parametrize(

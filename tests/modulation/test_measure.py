@@ -1,5 +1,7 @@
+import math
 import os
 import socket
+from dataclasses import replace
 
 import pytest
 import torch
@@ -51,6 +53,7 @@ def _worker(rank: int, port: int, queue: mp.SimpleQueue) -> None:  # type: ignor
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=2)
     out, bev, images = measured(0, slice(rank, rank + 1))
+    out = replace(out, lidar_gate=torch.tensor(0.1 + 0.2 * rank))
     pooled = measure(out, bev, images).all_reduce()
     if rank == 0:
         queue.put((pooled.summary(), pooled.ranks))
@@ -66,7 +69,38 @@ def test_two_ranks_pool_to_the_figures_of_the_whole_batch() -> None:
     pooled, ranks = queue.get()
     whole = measure(*measured(0, slice(None))).summary()
     assert ranks == 2
+    assert pooled["lidar_gate"] == pytest.approx(0.2)
     for group, figures in whole.items():
         for name, value in figures.items():
             if name != "shape":
                 assert pooled[group][name] == pytest.approx(value, rel=1e-4, abs=1e-7), (group, name)
+
+
+def gated(alpha: tuple[float, float]) -> AQROutput:
+    module = build(gate=True)
+    with torch.no_grad():
+        module.lidar_gate.fill_(alpha[0])
+        module.camera_gate.fill_(alpha[1])
+    given = inputs()
+    return module(**given)
+
+
+def test_gates_are_told_as_the_factor_that_they_are() -> None:
+    given = inputs()
+    figures = measure(gated((-0.3, 0.8)), given["bev"], given["images"]).summary()
+    assert figures["lidar_gate"] == pytest.approx(math.tanh(-0.3))
+    assert figures["camera_gate"] == pytest.approx(math.tanh(0.8))
+    without = measure(*measured(0, slice(None))).summary()
+    assert not {"lidar_gate", "camera_gate"} & without.keys()
+    alone = inputs(views=0)
+    assert "camera_gate" not in measure(build(gate=True)(**alone), alone["bev"], None).summary()
+
+
+def test_a_negative_gate_turns_the_meaning_of_a_weight_round() -> None:
+    """Behind a < 0 the features of a cell grow as its weight falls, and without queries they grow by -a(1 - r)."""
+    out = gated((-0.3, -0.3))
+    factor = (out.bev / inputs()["bev"])[:, 0]
+    by_weight = out.bev_map.flatten().argsort()
+    assert (factor.flatten()[by_weight].diff() < 1e-6).all()
+    assert factor.max().item() == pytest.approx(1 + math.tanh(0.3) * 0.3 * (1 - out.bev_map.min().item()), rel=1e-5)
+    assert torch.allclose(factor, 1 + math.tanh(-0.3) * 0.3 * (out.bev_map - 1), atol=1e-5)

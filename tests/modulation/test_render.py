@@ -129,3 +129,49 @@ def test_unknown_method_is_refused() -> None:
     sites = Sites(torch.zeros(1, 1, 1, 2), torch.ones(1, 1, 1, dtype=torch.bool), SIZE)
     with pytest.raises(ValueError, match="unknown render_method 'splat'"):
         splat(torch.ones(1, 1, 1), sites, "splat")  # type: ignore[arg-type]
+
+
+def lone(column: float, row: float, size: tuple[int, int] = (32, 32)) -> Sites:
+    return Sites(torch.tensor([[[[column, row]]]]), torch.ones(1, 1, 1, dtype=torch.bool), size)
+
+
+@pytest.mark.parametrize("sigma", [0.8, 1.0, 1.5])
+def test_a_lone_query_peaks_far_below_its_weight(sigma: float) -> None:
+    """What docs/concepts.md says of the sigmoid form: w/(2πσ²) in its own cell, 0 where it does not reach."""
+    weight = torch.full((1, 1, 1), 0.82)
+    middle = sigmoid_map(weight, lone(16.5, 16.5), "gaussian", sigma, 0.01, 2.0)
+    assert middle.max().item() == pytest.approx(0.82 / (2 * math.pi * sigma**2), rel=1e-3)
+    assert middle[0, 0, 0, 0] == 0
+    corner = sigmoid_map(weight, lone(16, 16), "gaussian", 1.0, 0.01, 2.0)
+    assert corner.max().item() == pytest.approx(0.82 * 0.124, rel=1e-3)
+
+
+def test_only_piles_of_queries_reach_the_clamp_of_the_sigmoid_form() -> None:
+    def pile(count: int) -> float:
+        sites = Sites(torch.full((1, 1, count, 2), 16.5), torch.ones(1, 1, count, dtype=torch.bool), (32, 32))
+        return sigmoid_map(torch.full((1, 1, count), 0.82), sites, "gaussian", 1.0, 0.01, 2.0).max().item()
+
+    assert pile(15) < 2
+    assert pile(16) == 2
+    generator = torch.Generator().manual_seed(0)
+    cells = torch.rand(8, 1, 900, 2, generator=generator) * 128
+    scattered = Sites(cells, torch.ones(8, 1, 900, dtype=torch.bool), (128, 128))
+    highest = sigmoid_map(torch.full((8, 1, 900), 0.82), scattered, "gaussian", 1.0, 0.01, 2.0).amax((1, 2, 3))
+    assert highest.mean().item() == pytest.approx(0.42, abs=0.04)
+    # Where the centered form lets one query do it.
+    sure = torch.full((1, 1, 1), math.log(2.0))
+    assert centered_map(sure, lone(16.5, 16.5), "gaussian", 1.0).max().item() == pytest.approx(2)
+    assert centered_map(-sure, lone(16.5, 16.5), "gaussian", 1.0).min().item() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("place", "least"), [(16.5, 0.0628), (16.0, 0.0807)])
+def test_no_gradient_reaches_a_weight_that_has_sunk_below_the_threshold(place: float, least: float) -> None:
+    def slope(weight: float, threshold: float) -> float:
+        w = torch.full((1, 1, 1), weight, requires_grad=True)
+        sigmoid_map(w, lone(place, place), "gaussian", 1.0, threshold, 2.0).sum().backward()
+        assert w.grad is not None
+        return w.grad.item()
+
+    assert slope(least * 0.99, 0.01) == 0
+    assert slope(least * 1.01, 0.01) > 0
+    assert slope(1e-6, 0.0) == pytest.approx(1)

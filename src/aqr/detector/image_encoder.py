@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -150,7 +151,13 @@ def stated(config: ImageEncoderConfig) -> ImageEncoderConfig:
 
 @contextmanager
 def _foreign_errors(config: ImageEncoderConfig) -> Iterator[None]:
-    """Turn whatever transformers says of a user's settings into one sentence."""
+    """Turn whatever transformers says of a user's settings into one sentence, and what it says on the way to silence.
+
+    Without a network the hub tells of five attempts for each of several files.
+    """
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)
     try:
         yield
     except Exception as error:
@@ -159,7 +166,8 @@ def _foreign_errors(config: ImageEncoderConfig) -> Iterator[None]:
             (
                 "pretrained",
                 config.pretrained,
-                "give a folder with config.json and model.safetensors, or a hub name when online",
+                "give a folder with config.json and model.safetensors, a hub name when online, or null for random "
+                "weights",
             )
             if config.pretrained is not None
             else (
@@ -169,6 +177,8 @@ def _foreign_errors(config: ImageEncoderConfig) -> Iterator[None]:
             )
         )
         raise InputError(f"detector.image.{key}: {named!r} cannot be used ({reason}); {mend}") from error
+    finally:
+        hub.setLevel(level)
 
 
 def _timm_backbone(config: ImageEncoderConfig) -> tuple[nn.Module, list[int]]:

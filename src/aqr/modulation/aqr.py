@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from aqr.modulation.checks import can_look, check_settings, check_shapes, check_values
 from aqr.modulation.modulate import Form, ModulationType, modulate
 from aqr.modulation.render import RenderMethod, centered_map, sigmoid_map
 from aqr.modulation.residual import ClassResidual, residual_map
@@ -45,6 +46,8 @@ class AQROutput:
         image_residuals: [B, V, Hi, Wi] likewise.
         log_weights: [L or 1, B, Q, 2] LiDAR and camera, for the attention of the decoder's layers; None where weights
             act on the features.
+        lidar_gate: a = tanh(α) in (−1, 1), a scalar; None without a gate.
+        camera_gate: likewise.
     """
 
     bev: Tensor | None
@@ -59,6 +62,8 @@ class AQROutput:
     bev_residual: Tensor | None = None
     image_residuals: Tensor | None = None
     log_weights: Tensor | None = None
+    lidar_gate: Tensor | None = None
+    camera_gate: Tensor | None = None
 
 
 class AQRModulation(nn.Module):
@@ -85,6 +90,8 @@ class AQRModulation(nn.Module):
 
     pc_range: Tensor
     gains: Tensor
+    looked = False
+    """Whether the values of a first call were checked; see `aqr.modulation.checks.check_values`."""
 
     def __init__(
         self,
@@ -128,26 +135,25 @@ class AQRModulation(nn.Module):
             ValueError: where a setting is out of its range.
         """
         super().__init__()
-        if len(pc_range) != 6 or any(pc_range[i] >= pc_range[i + 3] for i in range(3)):
-            raise ValueError(f"pc_range must be x_min, y_min, z_min, x_max, y_max, z_max, not {list(pc_range)}")
-        if not 0 <= residual_weight <= 1:
-            raise ValueError(f"residual_weight must lie in [0, 1], not {residual_weight}")
-        if max_weight_clamp < 1:
-            raise ValueError(f"max_weight_clamp must be at least 1, not {max_weight_clamp}")
-        if class_residuals is not None and not all(0 <= residual <= 1 for residual in class_residuals):
-            raise ValueError(f"class_residuals must lie in [0, 1], not {list(class_residuals)}")
-        if min(gains) <= 0:
-            raise ValueError(f"gains must be positive, not {list(gains)}")
-        if gaussian_sigma <= 0:
-            raise ValueError(f"gaussian_sigma must be positive, not {gaussian_sigma}")
-        for value, known in (
-            (parameterisation, ("sigmoid", "centered")),
-            (render_method, ("gaussian", "bilinear", "direct", "distance_weighted")),
-            (modulation_type, ("element_wise", "channel_wise", "adaptive")),
-            (form, ("convex", "additive")),
-        ):
-            if value not in known:
-                raise ValueError(f"{value!r} is none of {', '.join(known)}")
+        check_settings(
+            channels=channels,
+            pc_range=pc_range,
+            window_sizes=window_sizes,
+            num_heads=num_heads,
+            gaussian_sigma=gaussian_sigma,
+            min_weight_threshold=min_weight_threshold,
+            max_weight_clamp=max_weight_clamp,
+            residual_weight=residual_weight,
+            gate=gate,
+            gains=gains,
+            class_residuals=class_residuals,
+            choices=[
+                (parameterisation, ("sigmoid", "centered")),
+                (render_method, ("gaussian", "bilinear", "direct", "distance_weighted")),
+                (modulation_type, ("element_wise", "channel_wise", "adaptive")),
+                (form, ("convex", "additive")),
+            ],
+        )
         self.register_buffer("pc_range", torch.tensor(pc_range, dtype=torch.get_default_dtype()), persistent=False)
         self.parameterisation = parameterisation
         self.render_method = render_method
@@ -168,7 +174,7 @@ class AQRModulation(nn.Module):
         else:
             nn.init.zeros_(self.router.logits.weight)
             nn.init.zeros_(self.router.logits.bias)
-        self.balanced = gains == (1.0, 1.0)
+        self.balanced = tuple(gains) == (1.0, 1.0)
         self.register_buffer("gains", torch.tensor(gains, dtype=torch.get_default_dtype()), persistent=False)
         self.class_residual = None if class_residuals is None else ClassResidual(channels, class_residuals)
 
@@ -202,14 +208,16 @@ class AQRModulation(nn.Module):
             AQROutput.
 
         Raises:
-            ValueError: if shapes do not belong together.
+            ValueError: if types, shapes or dtypes do not belong together; and, where a module is called for the first
+                time, if reference points or matrices are not finite or most points lie far outside [0, 1]³. That first
+                look at values waits for the device, and is left out where the call is compiled, exported or captured.
         """
-        if images is not None and images.shape[1] == 0:
-            images = None
         bev_view, image_view = self._views(
             query_embed, reference_points, bev, images, lidar2img, image_size, bev_position, image_position
         )
         state = self.router.state(query_embed, bev_view, image_view)
+        if image_view is None:
+            images = None
         on_bev = None if bev_view is None else bev_view[1]
         on_images = None if image_view is None else image_view[1]
 
@@ -221,15 +229,17 @@ class AQRModulation(nn.Module):
             bev_map = None if on_bev is None else self._map(signals[..., 0], on_bev)
             image_maps = None if on_images is None else self._map(signals[..., 1], on_images)
             weights = signals.exp() if self.parameterisation == "centered" else signals
+            lidar_gate = None if on_bev is None or self.lidar_gate is None else self.lidar_gate.tanh()
+            camera_gate = None if on_images is None or self.camera_gate is None else self.camera_gate.tanh()
             bev_residual = None if on_bev is None else self._residual_map(class_logits, on_bev)
             image_residuals = None if on_images is None else self._residual_map(class_logits, on_images)
             return AQROutput(
                 bev=None
                 if bev is None or bev_map is None
-                else self._scale(bev[:, None], bev_map, self.lidar_gate, bev_residual).squeeze(1),
+                else self._scale(bev[:, None], bev_map, lidar_gate, bev_residual).squeeze(1),
                 images=None
                 if images is None or image_maps is None
-                else self._scale(images, image_maps, self.camera_gate, image_residuals),
+                else self._scale(images, image_maps, camera_gate, image_residuals),
                 lidar_weights=weights[..., 0],
                 camera_weights=weights[..., 1],
                 bev_map=None if bev_map is None else bev_map.squeeze(1),
@@ -239,6 +249,8 @@ class AQRModulation(nn.Module):
                 class_logits=class_logits,
                 bev_residual=None if bev_residual is None else bev_residual.squeeze(1),
                 image_residuals=image_residuals,
+                lidar_gate=lidar_gate,
+                camera_gate=camera_gate,
             )
 
     def _views(
@@ -252,18 +264,36 @@ class AQRModulation(nn.Module):
         bev_position: Tensor | None,
         image_position: Tensor | None,
     ) -> tuple[View | None, View | None]:
-        """What the router sees in the BEV map and in the images. Arguments as for `forward`, images with V > 0."""
-        _check_shapes(query_embed, reference_points, bev, images, lidar2img, image_size)
+        """What the router sees in the BEV map and in the images. Arguments as for `forward`."""
+        check_shapes(
+            self.router.hidden.weight,
+            query_embed,
+            reference_points,
+            bev,
+            images,
+            lidar2img,
+            image_size,
+            bev_position,
+            image_position,
+        )
         bev_view, image_view = None, None
         with torch.autocast(query_embed.device.type, enabled=False):
             points = reference_points.to(self.pc_range.dtype)
             if bev is not None:
                 sites = bev_sites(points, (bev.shape[2], bev.shape[3]))
                 bev_view = _tokens(bev[:, None], bev_position), sites
-            if images is not None and lidar2img is not None and image_size is not None:
+            if images is not None and images.shape[1] and lidar2img is not None and image_size is not None:
                 size = (images.shape[3], images.shape[4])
                 sites = image_sites(points, lidar2img.to(points.dtype), self.pc_range, image_size, size)
                 image_view = _tokens(images, image_position), sites
+        # A compiler must not read `looked`, whose change would make it compile again.
+        if not torch.compiler.is_compiling() and not self.looked and can_look(reference_points):
+            check_values(
+                reference_points,
+                None if image_view is None else lidar2img,
+                None if image_view is None else image_view[1].visible,
+            )
+            self.looked = True
         return bev_view, image_view
 
     def _signals(self, logits: Tensor) -> Tensor:
@@ -289,31 +319,8 @@ class AQRModulation(nn.Module):
         )
 
     def _scale(self, features: Tensor, weight_map: Tensor, gate: Tensor | None, residual: Tensor | None) -> Tensor:
-        openness = None if gate is None else gate.tanh()
         kept = self.residual_weight if residual is None else residual
-        return modulate(features, weight_map, kept, self.form, self.modulation_type, openness)
-
-
-def _check_shapes(
-    query_embed: Tensor,
-    reference_points: Tensor,
-    bev: Tensor | None,
-    images: Tensor | None,
-    lidar2img: Tensor | None,
-    image_size: tuple[int, int] | None,
-) -> None:
-    batch, count, channels = query_embed.shape
-    if reference_points.shape != (batch, count, 3):
-        raise ValueError(f"reference_points must be {[batch, count, 3]}, not {list(reference_points.shape)}")
-    if bev is not None and (bev.dim() != 4 or bev.shape[:2] != (batch, channels)):
-        raise ValueError(f"bev must be [{batch}, {channels}, Hb, Wb], not {list(bev.shape)}")
-    if images is not None:
-        if images.dim() != 5 or (images.shape[0], images.shape[2]) != (batch, channels):
-            raise ValueError(f"images must be [{batch}, V, {channels}, Hi, Wi], not {list(images.shape)}")
-        if lidar2img is None or image_size is None:
-            raise ValueError("images need lidar2img and image_size")
-        if lidar2img.shape != (batch, images.shape[1], 4, 4):
-            raise ValueError(f"lidar2img must be {[batch, images.shape[1], 4, 4]}, not {list(lidar2img.shape)}")
+        return modulate(features, weight_map, kept, self.form, self.modulation_type, gate)
 
 
 def _tokens(features: Tensor, position: Tensor | None) -> Tensor:

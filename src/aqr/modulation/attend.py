@@ -120,14 +120,14 @@ class AttentionRouting(AQRModulation):
             layers.
 
         Raises:
-            ValueError: if shapes do not belong together.
+            ValueError: as `AQRModulation`.
         """
-        if images is not None and images.shape[1] == 0:
-            images = None
         bev_view, image_view = self._views(
             query_embed, reference_points, bev, images, lidar2img, image_size, bev_position, image_position
         )
         visible = None if image_view is None else image_view[1].visible
+        if image_view is None:
+            images = None
         asking = query_embed
         if self.context is not None:
             asking = asking + self.context(bev, images, visible)

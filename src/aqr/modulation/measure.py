@@ -22,25 +22,29 @@ GROUPS = (
     "modulation_bev",
     "modulation_pers",
 )
+GATES = ("lidar_gate", "camera_gate")
 RELATIVE_EPSILON = 1e-8
 """Added to |F| in relative_change."""
 
 AT_CLAMP = 1e-4
 """A map cell within this share of max_weight_clamp counts as standing at it."""
 
+Figures = dict[str, float | list[int]]
+"""Figures of one group by name."""
+
 
 @dataclass
 class Statistics:
-    """Sufficient statistics of every group; rows follow `GROUPS`, all float64.
+    """Sufficient statistics of every group; rows follow `GROUPS`, then `GATES`, all float64.
 
     The reduction across ranks stands beside each state:
 
     Attributes:
-        totals: [6, 4] count, sum, sum of squares, and one sum more: cells at the clamp for maps, |d|/(|F| + 1e-8) for
-            modulation, 0 for weights. Reduced by sum.
-        lows: [6] minimum. Reduced by minimum.
-        highs: [6] maximum; of |d| for modulation. Reduced by maximum.
-        shapes: shape of the measured tensor on this rank; None where its sensor is absent.
+        totals: [8, 4] count, sum, sum of squares, and one sum more: cells at the clamp for maps, |d|/(|F| + 1e-8) for
+            modulation, 0 for weights and gates. Reduced by sum.
+        lows: [8] minimum. Reduced by minimum.
+        highs: [8] maximum; of |d| for modulation. Reduced by maximum.
+        shapes: shape of the measured tensor on this rank; None where its sensor, or the gate, is absent.
         ranks: number of ranks pooled.
     """
 
@@ -60,22 +64,28 @@ class Statistics:
         dist.all_reduce(highs, op=dist.ReduceOp.MAX)
         return Statistics(totals, lows, highs, self.shapes, dist.get_world_size())
 
-    def summary(self) -> dict[str, dict[str, float | list[int]]]:
+    def summary(self) -> dict[str, Figures | float]:
         """Named figures by group, as in a line of aqr_stats.jsonl; groups of absent sensors are left out.
 
         - lidar_weights, camera_weights: mean, std, min, max, shape
         - weight_map_bev, weight_map_pers: the same and clamped_share, the share of cells at max_weight_clamp
         - modulation_bev, modulation_pers, with d = F' − F: mean_change = mean d, std_change = std d,
           max_change = max |d|, relative_change = mean(|d| / (|F| + 1e-8))
+        - lidar_gate, camera_gate, where there is a gate: a = tanh(α), one number
 
         std divides by n − 1. Shapes are one rank's.
         """
         rows = torch.cat([self.totals, self.lows[:, None], self.highs[:, None]], 1).tolist()
-        out: dict[str, dict[str, float | list[int]]] = {}
-        for name, shape, (count, total, squares, extra, low, high) in zip(GROUPS, self.shapes, rows, strict=True):
+        out: dict[str, Figures | float] = {}
+        for name, shape, (count, total, squares, extra, low, high) in zip(
+            GROUPS + GATES, self.shapes, rows, strict=True
+        ):
             if shape is None:
                 continue
             mean = total / count
+            if name in GATES:
+                out[name] = mean
+                continue
             std = (max(squares - count * mean * mean, 0.0) / max(count - 1, 1)) ** 0.5
             if name.startswith("modulation"):
                 out[name] = {
@@ -85,9 +95,10 @@ class Statistics:
                     "relative_change": extra / count,
                 }
                 continue
-            out[name] = {"mean": mean, "std": std, "min": low, "max": high, "shape": list(shape)}
+            figures: Figures = {"mean": mean, "std": std, "min": low, "max": high, "shape": list(shape)}
             if name.startswith("weight_map"):
-                out[name]["clamped_share"] = extra / count
+                figures["clamped_share"] = extra / count
+            out[name] = figures
         return out
 
 
@@ -122,9 +133,11 @@ def measure(output: AQROutput, bev: Tensor | None, images: Tensor | None) -> Sta
         of_map(output.image_maps),
         of_change(bev, output.bev),
         of_change(images, output.images),
+        None if output.lidar_gate is None else (output.lidar_gate, nothing),
+        None if output.camera_gate is None else (output.camera_gate, nothing),
     ]
     totals, lows, highs, shapes = [], [], [], []
-    for name, entry in zip(GROUPS, measured, strict=True):
+    for name, entry in zip(GROUPS + GATES, measured, strict=True):
         values, extra = (nothing, nothing) if entry is None else entry
         exact = values.double()
         count = exact.new_full((), float(values.numel() if entry is not None else 0))

@@ -69,7 +69,7 @@ class Adaptation:
         if aqr is None or self._controller is None or not self.measures(iteration):
             return None
         images = statistics.summary().get("modulation_pers")
-        if images is None:
+        if not isinstance(images, dict):
             return None
         change = images["relative_change"]
         assert isinstance(change, float)

@@ -80,20 +80,25 @@ def train(
     folder = RunFolder(Path(run_dir))
     console = Console(stderr=True, quiet=not show)
     stored = folder.load_config() if resume and folder.holds_run() else None
-    config = stating_backbone(config, stored)
+    if stored is not None:
+        config = stating_backbone(config, stored)
     checkpoint = None if stored is None else _last_checkpoint(folder, stored, config)
     if checkpoint is not None and checkpoint.step >= config.train.steps:
         return _finished(folder, config)
     with quiet_lightning():
-        trainer = _trainer(config, 0 if checkpoint is None else checkpoint.step, folder.path)
+        start = 0 if checkpoint is None else checkpoint.step
+        trainer = _trainer(config, start, folder.path)
         if trainer.is_global_zero and folder.holds_run() and not resume:
             raise InputError(f"{folder.path}: already holds a run; continue it with --resume or name another --run-dir")
+        loader = train_loader(config, trainer.global_rank, trainer.world_size, start)
+        evaluation = Evaluation.of(config, trainer.global_rank, trainer.world_size, loader.dataset.index)
+        evaluation.check()
+        # Only now: pretrained weights may have to come over the network.
+        if stored is None:
+            config = stating_backbone(config)
         module, notes = _module(config, checkpoint)
         if config.train.compile:
             module.detector.compile_parts()
-        loader = train_loader(config, trainer.global_rank, trainer.world_size, module.step)
-        evaluation = Evaluation.of(config, trainer.global_rank, trainer.world_size, loader.dataset.index)
-        evaluation.check()
         recorder = Recorder(
             folder, config.train.log_every, config.train.steps, None if checkpoint is None else checkpoint.window
         )
