@@ -177,7 +177,7 @@ def study_tables(data: Mapping[str, Any], t: Translator) -> list[Table]:
             for trial in shown
         ]
         counts = [sum(trial["state"] == state for trial in study["trials"]) for state in ("complete", "pruned")]
-        errors = sum(trial["error"] is not None for trial in study["trials"])
+        errors = sum(trial["state"] == "failed" or trial["error"] is not None for trial in study["trials"])
         note = t.show(
             text(
                 "{complete} trials complete, {pruned} ended early, {failed} could not be trained.",
