@@ -165,7 +165,8 @@ def whatif(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator)
     at = {(cell["max_weight_clamp"], cell["residual_weight"]): cell for cell in cells}
     z = [[100 * at[clamp, residual]["camera_expected"] for residual in residuals] for clamp in clamps]
     factor = t("largest factor")
-    hover = [[_forecast(at[clamp, residual], factor) for residual in residuals] for clamp in clamps]
+    about = None if grid["spread_known"] else t("about")
+    hover = [[_forecast(at[clamp, residual], factor, about) for residual in residuals] for clamp in clamps]
     low, high = (100 * edge for edge in CAMERA_CHANGE)
     traces: list[dict[str, Any]] = [
         {
@@ -278,7 +279,9 @@ def adaptation(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Transla
     )
 
 
-def _forecast(cell: Mapping[str, Any], factor: str) -> str:
+def _forecast(cell: Mapping[str, Any], factor: str, about: str | None) -> str:
+    if about is not None:
+        return f"{about} {100 * cell['camera_expected']:.0f} %<br>{factor} {cell['theoretical_max']:.2f}"
     low, high = (100 * edge for edge in cell["camera"])
     return f"{low:.1f}–{high:.1f} %<br>{factor} {cell['theoretical_max']:.2f}"
 
