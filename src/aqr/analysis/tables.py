@@ -247,12 +247,12 @@ def recommendation_table(data: Mapping[str, Any], t: Translator) -> Table | None
 
 def whatif_table(data: Mapping[str, Any], t: Translator) -> Table | None:
     """What the forecasts take for granted."""
-    rows = [(one["run"], sentence) for one in data["whatif"] for sentence in one["assumptions"]]
+    rows = [(one["run"], t.sentences(one["assumptions"])) for one in data["whatif"]]
     return (
         Table(
             "assumptions",
             t("What the forecasts take for granted"),
-            (t("run"), t("assumption")),
+            (t("run"), t("assumptions")),
             tuple(rows),
             numeric=False,
         )
