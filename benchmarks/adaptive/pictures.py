@@ -28,25 +28,25 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def draw_curves(curves: Mapping[str, Any], bands: Mapping[str, tuple[float, float]], path: Path) -> None:
-    """Change of image features, residual and clamp over the steps, every seed of every arm whose settings can move."""
+    """Change of image features, and the settings that move, over the steps: every seed of every arm that can move."""
     names = [
         name for name in dict.fromkeys(run.rpartition("-")[0] for run in curves) if not name.startswith("by-class")
     ]
-    figure = Figure(figsize=(10, 8.5), layout="constrained")
-    axes = figure.subplots(3, 1, sharex=True)
+    panels = {"change": "change of image features, %", "residual_weight": "residual_weight"}
+    if any(np.ptp(curve["max_weight_clamp"]) > 0 for curve in curves.values()):
+        panels["max_weight_clamp"] = "max_weight_clamp"
+    figure = Figure(figsize=(10, 1 + 2.5 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, sharex=True)
     for color, name in zip(COLORS, names, strict=False):
         for run, curve in curves.items():
             if run.rpartition("-")[0] != name:
                 continue
-            for ax, values in zip(
-                axes,
-                (100 * np.array(curve["change"]), curve["residual_weight"], curve["max_weight_clamp"]),
-                strict=True,
-            ):
+            for ax, key in zip(axes, panels, strict=True):
+                values = (100 if key == "change" else 1) * np.array(curve[key])
                 ax.plot(curve["step"], values, color=color, linewidth=1.3, alpha=0.85, label=name)
     for low, high in {bands[name] for name in names if name in bands}:
         axes[0].axhspan(100 * low, 100 * high, color=GREEN, alpha=0.12, linewidth=0)
-    for ax, label in zip(axes, ("change of image features, %", "residual_weight", "max_weight_clamp"), strict=True):
+    for ax, label in zip(axes, panels.values(), strict=True):
         ax.set_ylabel(label)
         ax.grid(color="0.9")
     axes[0].set_ylim(bottom=0)
@@ -110,8 +110,9 @@ def draw_surface(studied: Studied, path: Path) -> None:
                 linewidths=0.7,
             )
             ax.plot(surface.optimum[x.key], surface.optimum[y.key], "*", color="#b23a48", markersize=15)
-            (x0, x1), (y0, y1) = surface.intervals[x.key], surface.intervals[y.key]
-            ax.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], "--", color="#b23a48", linewidth=1.2)
+            if not surface.extrapolated:
+                (x0, x1), (y0, y1) = surface.intervals[x.key], surface.intervals[y.key]
+                ax.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], "--", color="#b23a48", linewidth=1.2)
             if x.key == RESIDUAL:
                 for name in ("A", "B", "C"):
                     clamp, residual = PRESETS[name]
@@ -125,7 +126,8 @@ def draw_surface(studied: Studied, path: Path) -> None:
                 _plain(ax.yaxis)
             ax.set_xlabel(x.label)
             ax.set_ylabel(y.label)
-            ax.set_title(f"{objective}, R² {surface.explained:.2f}", fontsize=10)
+            peak = ", the star is extrapolated" if surface.extrapolated else ""
+            ax.set_title(f"{objective}, R² {surface.explained:.2f}{peak}", fontsize=10)
     _save(figure, path)
 
 

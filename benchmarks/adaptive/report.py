@@ -22,10 +22,12 @@ from aqr.files import replacing
 
 BEGIN: Final = "<!-- results: written by python -m benchmarks.adaptive report -->"
 END: Final = "<!-- end of results -->"
+DEMO: Final = "demo-curve.json"
 SCHEDULED: Final = ("warm-up", "cosine")
 MOVING: Final = ("controlled", "controlled-far", "controlled-low", "out-of-reach", *SCHEDULED)
 BY_CLASS: Final = ("by-class-alike", "by-class-careful", "by-class-bold")
 BAND: Final = {
+    "demo": (0.25, 0.30),
     "controlled": (0.25, 0.30),
     "controlled-far": (0.25, 0.30),
     "controlled-low": (0.10, 0.15),
@@ -88,6 +90,9 @@ def write_report(results: Path, page: Path) -> None:
     studies = {name: results / name for name in ("study", "study-test") if (results / name / "study.json").is_file()}
     studied = {name: examine(read_study(folder)) for name, folder in studies.items()}
     parts = [_setting(found), _verdict(found, studied.get("study-test")), _moving(found), _classes(found)]
+    demo = results / DEMO
+    if demo.is_file():
+        draw_curves(json.loads(demo.read_text(encoding="utf-8")), BAND, Path(f"{stem}-demo.png"))
     if found.curves:
         draw_curves(found.curves, BAND, Path(f"{stem}-controller.png"))
     if any(name in found.arms for name in BY_CLASS):
@@ -161,6 +166,12 @@ def _verdict(found: Results, tested: Studied | None) -> str:
         for objective, surface in tested.surfaces.items():
             if surface is None or not surface.explains:
                 continue
+            if surface.extrapolated:
+                lines.append(
+                    f"- **Search**: scored anew on the {TEST} split, which the search did not see, {objective} is "
+                    "highest where no trial was, an extrapolation that says nothing against A, B and C."
+                )
+                continue
             sure = [one for one in tested.versus[objective] if one.interval is not None]
             beaten = [one.name for one in sure if one.interval is not None and one.interval[0] > 0]
             says = " and ".join(beaten) if beaten else f"none of {', '.join(one.name for one in sure)}"
@@ -191,7 +202,16 @@ def _moving(found: Results) -> str:
             f"{arm.beside or '–'} | {_interval(found.difference(name, 'mAP'))} | "
             f"{change} | {inside} | {turns} | {last} |\n"
         )
-    return "### Settings that move\n\n" + "".join(rows) + "\n![change, residual and clamp](adaptive-controller.png)\n"
+    paired = (
+        "\nA difference pairs seeds: it is the mean over the seeds that both arms have, so it need not be the "
+        "difference of the two means in the table, which are over all seeds of each arm.\n"
+    )
+    return (
+        "### Settings that move\n\n"
+        + "".join(rows)
+        + paired
+        + "\n![change of image features, and the settings that moved](adaptive-controller.png)\n"
+    )
 
 
 def _course(found: Results, name: str) -> tuple[str, str, str, str]:
@@ -246,9 +266,16 @@ def _study(studied: Studied, says: str) -> str:
     study = studied.study
     steps = study.config["train"]["steps"]
     failing = ", ".join(str(condition) for condition in KEY_CONDITIONS if condition is not None)
+    failed = [trial for trial in study.trials if trial.state == "failed"]
+    numbers = ", ".join(str(trial.number) for trial in failed)
+    lost = (
+        f", and {len(failed)} that failed{'' if any(one.error for one in failed) else ' without a message'} ({numbers})"
+        if failed
+        else ""
+    )
     lines = [
-        f"### The study, scored on {says}\n\n{len(study.complete)} trials of {steps} steps. `resistance` is here the "
-        f"mean NDS under {failing}, over the NDS with nothing failing.\n"
+        f"### The study, scored on {says}\n\n{len(study.complete)} complete trials of {steps} steps{lost}. "
+        f"`resistance` is here the mean NDS under {failing}, over the NDS with nothing failing.\n"
     ]
     for objective, surface in studied.surfaces.items():
         if surface is None:
@@ -263,6 +290,20 @@ def _study(studied: Studied, says: str) -> str:
                 f"{max(trial.values[objective] for trial in study.complete):.4f}."
             )
             continue
+        weights = ", ".join(
+            f"{key.rpartition('.')[2]} {100 * share:.0f} %"
+            for key, share in sorted(surface.importance.items(), key=lambda pair: -pair[1])
+        )
+        if surface.extrapolated:
+            best = max(study.complete, key=lambda trial: trial.values[objective])
+            lines.append(
+                f"- **{objective}**: the surface peaks at {shown_settings(surface.optimum)} with {surface.value:.4f}, "
+                "but that is **extrapolated**: it lies beyond what the trials show, so no interval and no advantage "
+                f"over A, B and C is given. The best trial is number {best.number} with {surface.best:.4f} "
+                f"({shown_settings(best.params)}). Leave-one-out R² {explained}; single trials scatter by "
+                f"{surface.noise:.4f}. What matters: {weights}."
+            )
+            continue
         places = "; ".join(
             f"{key.rpartition('.')[2]} {where[0]:.3g} to {where[1]:.3g}"
             for key, where in surface.intervals.items()
@@ -273,10 +314,6 @@ def _study(studied: Studied, says: str) -> str:
             for one in studied.versus[objective]
             if one.advantage is not None and one.interval is not None
         ).replace("-", "−")
-        weights = ", ".join(
-            f"{key.rpartition('.')[2]} {100 * share:.0f} %"
-            for key, share in sorted(surface.importance.items(), key=lambda pair: -pair[1])
-        )
         lines.append(
             f"- **{objective}** is highest at {shown_settings(surface.optimum)} (height {surface.value:.4f}); 95 % of "
             f"the resampled optima lie at {places}. Leave-one-out R² {explained}; single trials scatter by "

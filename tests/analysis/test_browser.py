@@ -108,3 +108,40 @@ OVERLAPS = """
 }
 """
 """Legends that cover a title, the curves or a label."""
+
+
+HOLES = """
+() => {
+  const charts = document.querySelector('.charts').getBoundingClientRect();
+  const rows = new Map();
+  for (const figure of document.querySelectorAll('#charts figure')) {
+    const box = figure.getBoundingClientRect();
+    rows.set(Math.round(box.top), (rows.get(Math.round(box.top)) || 0) + box.width);
+  }
+  return [...rows.values()].filter(width => width < 0.9 * charts.width);
+}
+"""
+"""Rows of charts that leave a cell empty."""
+
+
+def test_rows_of_charts_are_full_and_phones_see_every_metric(browser: Any, reports: dict[str, Path]) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(reports["en"].as_uri())
+    page.wait_for_selector("#charts figure:last-child[data-drawn]")
+    assert page.evaluate(HOLES) == []
+    page.set_viewport_size({"width": 360, "height": 800})
+    for cell in page.query_selector_all("#results td"):
+        box = cell.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 360
+    page.close()
+
+
+def test_the_axis_of_weights_spans_a_tenth(browser: Any, reports: dict[str, Path]) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(reports["en"].as_uri())
+    page.wait_for_selector("#weights[data-drawn]")
+    low, high = page.evaluate("document.querySelector('#weights .chart').layout.yaxis.range")
+    assert high - low >= 0.1 - 1e-9
+    page.close()

@@ -1,6 +1,7 @@
 """The two real logs: every figure of theirs that is known, and every wrong conclusion that was drawn from them."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,20 @@ def test_further_findings(finding: Any, identity: str) -> None:
     assert found["detail"]
     assert found["source"]
     assert found["evidence"]
+
+
+def test_the_leak_shows_in_the_losses(finding: Any, aqr_log: Path, no_aqr_log: Path) -> None:
+    """The classification loss of the queries, read with nothing but a regular expression."""
+    found = finding("training.leak")
+    ours, theirs = (
+        [float(one) for one in re.findall(r"[\t ]loss_cls: ([\d.]+)", path.read_text(encoding="utf-8"))][40:]
+        for path in (aqr_log, no_aqr_log)
+    )
+    assert len(ours) == len(theirs) == found["evidence"]["log_lines"] == 40
+    assert found["evidence"]["share_lower"] == pytest.approx(1 - sum(ours) / sum(theirs), abs=1e-6)
+    assert found["evidence"]["share_lower"] == pytest.approx(0.029, abs=0.001)
+    assert found["severity"] == "warning"
+    assert "can mean" in found["detail"]
 
 
 def test_small_classes_by_permutation(finding: Any) -> None:

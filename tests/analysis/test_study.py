@@ -102,6 +102,34 @@ def test_an_optimum_at_the_end_of_a_range_is_said(tmp_path: Path) -> None:
     assert found["study.against-presets"]["title"] == "A, B and C lie outside the searched region"
 
 
+def test_an_extrapolated_optimum_has_neither_interval_nor_advantage(tmp_path: Path) -> None:
+    folder = write(tmp_path / "sweep")
+    content = json.loads((folder / "study.json").read_text())
+    content["trials"] = [t for t in content["trials"] if not t["values"] or t["params"][CLAMP] > 2.6]
+    for trial in content["trials"]:
+        if trial["values"]:
+            trial["values"]["mAP"] = 0.6 - 0.1 * trial["params"][CLAMP] - (trial["params"][RESIDUAL] - 0.7) ** 2
+    content["trials"][-1] |= {"error": None}
+    content["best"] = [max((t for t in content["trials"] if t["values"]), key=lambda t: t["values"]["mAP"])["number"]]
+    (folder / "study.json").write_text(json.dumps(content))
+    report = analyze([folder], out=tmp_path / "out")
+    found = findings(report.data)
+    assert "study.optimum" not in found
+    assert not {"study.against-presets", "study.optimum-at-edge"} & found.keys()
+    one = found["study.optimum-extrapolated"]
+    assert one["evidence"]["intervals"] == {}
+    assert one["evidence"]["value_interval"] is None
+    assert "extrapolated" in one["title"]
+    assert "extrapolated" in report.verdict
+    surface = report.data["studies"][0]["surfaces"]["mAP"]
+    assert surface["extrapolated"] is True
+    assert all(versus["advantage"] is None for versus in surface["versus"])
+    assert surface["slices"][CLAMP]["low"] is None
+    assert found["study.failed-trials"]["evidence"]["trials"] == [41]
+    assert "none of them left a message" in found["study.failed-trials"]["detail"]
+    assert "1 could not be trained" in report.markdown.read_text()
+
+
 @pytest.mark.parametrize("count", [0, 4])
 def test_few_trials_or_none(tmp_path: Path, count: int) -> None:
     report = analyze([write(tmp_path / "sweep", count=count)], out=tmp_path / "out")

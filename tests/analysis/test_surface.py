@@ -115,3 +115,42 @@ def test_few_trials_give_fewer_terms_and_too_few_none() -> None:
         assert (None if surface is None else surface.interactions) == interactions
     same = [{CLAMP.key: 2.0, RESIDUAL.key: 0.7}] * 20
     assert fit_surface(axes, same, [0.5] * 20) is None
+
+
+def test_a_peak_beyond_the_trials_is_extrapolated_and_one_among_them_is_not() -> None:
+    """Scores rise to one end, and trials keep away from it."""
+    rng = np.random.default_rng(6)
+    noise = rng.normal(0, 0.002, 30)
+
+    def study(low: float) -> Any:
+        trials = [{CLAMP.key: float(rng.uniform(low, 3.0)), RESIDUAL.key: float(rng.uniform(0.3, 0.95))} for _ in noise]
+        scores = [0.6 - 0.02 * one[CLAMP.key] - 0.3 * (one[RESIDUAL.key] - 0.7) ** 2 for one in trials]
+        return fit_surface([CLAMP, RESIDUAL], trials, [score + e for score, e in zip(scores, noise, strict=True)])
+
+    beyond, among = study(2.4), study(1.2)
+    assert beyond.extrapolated
+    assert beyond.optimum[CLAMP.key] < 2.4
+    assert beyond.intervals == {}
+    assert beyond.value_interval is None
+    assert beyond.advantage({CLAMP.key: 2.0, RESIDUAL.key: 0.7}) is None
+    assert not among.extrapolated
+    assert among.edges == (CLAMP.key,)
+    assert among.intervals.keys() == {CLAMP.key, RESIDUAL.key}
+    assert among.best == pytest.approx(among.value, abs=0.01)
+
+
+def test_a_peak_far_above_every_trial_is_extrapolated() -> None:
+    """A ring of trials around a peak that none of them saw."""
+    angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    trials = [{CLAMP.key: 2.1 + 0.8 * np.cos(a), RESIDUAL.key: 0.625 + 0.3 * np.sin(a)} for a in angles]
+    radius = np.array([0.9 if number % 2 else 1.0 for number in range(16)])
+    trials = [
+        {CLAMP.key: 2.1 + r * (one[CLAMP.key] - 2.1), RESIDUAL.key: 0.625 + r * (one[RESIDUAL.key] - 0.625)}
+        for r, one in zip(radius, trials, strict=True)
+    ]
+    scores = [0.5 - (one[CLAMP.key] - 2.1) ** 2 / 0.64 - (one[RESIDUAL.key] - 0.625) ** 2 / 0.09 for one in trials]
+    surface = fit_surface([CLAMP, RESIDUAL], trials, scores)
+    assert surface is not None
+    assert surface.value == pytest.approx(0.5, abs=0.01)
+    assert surface.best < -0.3
+    assert surface.extrapolated

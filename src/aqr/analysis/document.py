@@ -18,6 +18,7 @@ from aqr.analysis.whatif import Forecast, WhatIf
 
 _CONFIG: Final = (
     "enable_aqr",
+    "target",
     "max_weight_clamp",
     "residual_weight",
     "form",
@@ -157,6 +158,8 @@ def _snapshot(snapshot: Snapshot) -> dict[str, Any]:
     out: dict[str, Any] = {"forward": snapshot.forward, "ranks": snapshot.ranks, "pooled": snapshot.pooled}
     if snapshot.settings:
         out["settings"] = {**snapshot.settings, "stopped": snapshot.stopped}
+    if snapshot.gates:
+        out["gates"] = dict(snapshot.gates)
     out["queries"] = [min(snapshot.queries), max(snapshot.queries)] if snapshot.queries else None
     for group in GROUPS:
         if group not in snapshot.samples:
@@ -232,6 +235,7 @@ def _recommendation(one: Recommendation, translate: Translator) -> dict[str, Any
         "theoretical_max": one.theoretical_max,
         "predicted_camera_relative_change": _range(one.camera),
         "expected_camera_relative_change": None if one.camera is None else round(one.camera.expected, 6),
+        "spread_known": None if one.camera is None else not one.camera.rough,
         "predicted_if_additive": _range(one.camera_additive),
         "reason": translate.show(one.reason),
     }
@@ -243,6 +247,7 @@ def _grid(one: WhatIf, translate: Translator) -> dict[str, Any]:
         "source": one.source,
         "forward": one.forward,
         "form": one.form,
+        "spread_known": not any(cell.camera is not None and cell.camera.rough for cell in one.cells),
         "assumptions": [translate.show(message) for message in one.assumptions],
         "cells": [
             {

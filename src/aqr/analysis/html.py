@@ -14,6 +14,7 @@ from typing import Any, Final
 from aqr.analysis.figures import Figure, figures
 from aqr.analysis.language import Translator
 from aqr.analysis.tables import (
+    NOTHING,
     Table,
     class_tables,
     overall_table,
@@ -25,6 +26,8 @@ from aqr.analysis.tables import (
 from aqr.errors import InputError
 
 _HERE: Final = Path(__file__).parent
+_FEW: Final = 4
+"""Columns that fit on a phone."""
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 
@@ -100,13 +103,14 @@ def _table(table: Table | None, t: Translator) -> str:
     body = "".join(
         f'<tr><th scope="row">{_breakable(row[0])}</th>'
         + "".join(
-            f'<td{numeric} data-label="{escape(label)}">{escape(cell)}</td>'
+            f'<td{numeric} data-label="{escape(label)}"{" data-none" if cell == NOTHING else ""}>{escape(cell)}</td>'
             for label, cell in zip(table.head[1:], row[1:], strict=True)
         )
         + "</tr>"
         for row in table.rows
     )
-    grid = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    few = ' class="few"' if len(table.head) <= _FEW else ""
+    grid = f'<div class="scroll"><table{few}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     if table.note:
         grid += f'<p class="note">{escape(table.note)}</p>'
     title = f"<h2>{escape(table.title)}</h2>"
@@ -143,15 +147,27 @@ def _charts(charts: Sequence[Figure], t: Translator) -> str:
     if not charts:
         return ""
     shown = []
-    for chart in charts:
+    for chart, wide in zip(charts, _wide(charts), strict=True):
         plot = json.dumps(chart.plot, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
         title = escape(t.show(chart.title))
         shown.append(
-            f'<figure id="{chart.name}"><h3>{title}</h3><div class="chart" role="img" aria-label="{title}"></div>'
+            f'<figure id="{chart.name}"{" class=wide" if wide else ""}><h3>{title}</h3>'
+            f'<div class="chart" role="img" aria-label="{title}"></div>'
             f'<script type="application/json">{plot}</script>'
             f"<figcaption>{escape(t.show(chart.caption))}</figcaption></figure>"
         )
     return f'<section id="charts"><h2>{escape(t("Curves"))}</h2><div class="charts">{"".join(shown)}</div></section>'
+
+
+def _wide(charts: Sequence[Figure]) -> list[bool]:
+    """Which charts span both columns: those that ask for it, and those that would stand alone in their row."""
+    out: list[bool] = []
+    beside = False
+    for place, chart in enumerate(charts):
+        last = place + 1 == len(charts) or charts[place + 1].wide
+        out.append(chart.wide or (last and not beside))
+        beside = not out[-1] and not beside
+    return out
 
 
 def _gallery(pictures: Sequence[Path], t: Translator) -> str:

@@ -11,11 +11,13 @@ from aqr.analysis.findings.bands import CAMERA_CHANGE
 from aqr.analysis.formula import form_of, is_gated, largest_factor
 from aqr.analysis.language import Message, text
 from aqr.analysis.run import Run
-from aqr.analysis.whatif import Forecast, anchors_of
+from aqr.analysis.whatif import ROUGH, Forecast, anchors_of
 from aqr.config import PRESETS
 
 NAMED: Final = ("A", "B", "C")
 OFF: Final = "off"
+_FAR_LOWER: Final = 0.03
+"""mAP lost that another strength of the modulation is not likely to bring back: `off` comes first."""
 _CLEARLY_LOWER: Final = 0.01
 """mAP lost that settles it even where the classes disagree."""
 
@@ -26,9 +28,9 @@ class Recommendation:
 
     Attributes:
         name: A, B, C, `fitted`, or `off` for the detector without AQR.
-        theoretical_max: largest factor of the formula r + (1 − r)·W.
-        camera: image relative_change to expect in that formula.
-        camera_additive: what the logged moments allow where the code computes r + W instead; None where not known.
+        theoretical_max: largest factor of the formula.
+        camera: image relative_change to expect, in the run's form where its config states one.
+        camera_additive: what the logged moments allow where the figures show r + W instead; None where not known.
         run: the run that it follows from.
     """
 
@@ -46,8 +48,24 @@ def recommend(run: Run, comparison: Comparison | None) -> list[Recommendation]:
     """Settings for one run that uses AQR, the most promising first."""
     out = list(_settings(run))
     if comparison is not None and _worse(comparison):
-        out.append(_off(run, comparison))
+        first = comparison.metrics["mAP"] <= -_FAR_LOWER
+        out.insert(0 if first else len(out), _off(run, comparison))
     return out
+
+
+def expectation(forecast: Forecast) -> Message:
+    """A forecast in words, as precise as what is known."""
+    low, high = 100 * forecast.low, 100 * forecast.high
+    if not forecast.rough:
+        return text("{low:.1f}–{high:.1f} %", low=low, high=high)
+    if high - low < ROUGH:
+        return text("about {expected:.0f} %", expected=100 * forecast.expected)
+    return text(
+        "about {expected:.0f} % ({low:.0f} to {high:.0f} %)",
+        expected=100 * forecast.expected,
+        low=low,
+        high=high,
+    )
 
 
 def _settings(run: Run) -> Iterator[Recommendation]:
@@ -68,16 +86,18 @@ def _settings(run: Run) -> Iterator[Recommendation]:
         else:
             return
     additive = form_of(run) == "additive"
+    own = additive and run.settings["form"].origin == "config"
     for name, (clamp, residual) in candidates.items():
         if (clamp, residual) == (anchor.clamp, anchor.residual):
             continue
-        camera = forecasts[name]
-        other = anchor.additive(clamp, residual, "additive") if additive else None
+        camera, other = forecasts[name], anchor.additive(clamp, residual, "additive") if additive else None
+        if own and other is not None:
+            camera, other = other, None
         yield Recommendation(
             name,
             clamp,
             residual,
-            round(largest_factor(clamp, residual), 6),
+            round(largest_factor(clamp, residual, "additive" if own else "convex"), 6),
             camera,
             other,
             _reason(anchor.change, camera, other),
@@ -87,21 +107,22 @@ def _settings(run: Run) -> Iterator[Recommendation]:
 
 def _reason(now: float, camera: Forecast, additive: Forecast | None) -> Message:
     low, high = CAMERA_CHANGE
-    if low <= camera.low and camera.high <= high:
+    doubt = ROUGH / 200 if camera.rough else 0.0
+    if low <= camera.low - doubt and camera.high + doubt <= high:
         place = text("inside the band of 25–30 %")
-    elif camera.low > high:
+    elif camera.low - doubt > high:
         place = text("nearer to the band of 25–30 %, not in it")
-    elif camera.high < low:
+    elif camera.high + doubt < low:
         place = text("below the band of 25–30 %")
     else:
         place = text("at the edge of the band of 25–30 %")
     return text(
-        "Image features change by {now:.1f} % now; {expected:.1f} % is to be expected, {place}{other}.",
+        "Image features change by {now:.1f} % now; {expected} is to be expected, {place}{other}.",
         now=100 * now,
-        expected=100 * camera.expected,
+        expected=expectation(camera) if camera.rough else text("{expected:.1f} %", expected=100 * camera.expected),
         place=place,
         other=text(
-            " (with residual + W, as this log's code computes: between {low:.1f} and {high:.1f} %)",
+            " (with residual + W, as the run computes: between {low:.1f} and {high:.1f} %)",
             low=100 * additive.low,
             high=100 * additive.high,
         )

@@ -153,6 +153,7 @@ class Snapshot:
         changes: (largest |F'| of the image features, largest |F' − F|) of one rank, one pair per intact debug block.
         settings: max_weight_clamp and residual_weight of this forward pass, in runs that move them.
         stopped: whether the controller of such a run had given up.
+        gates: `lidar_gate` and `camera_gate`, the learned factors on the change, as far as logged.
     """
 
     forward: int
@@ -163,6 +164,7 @@ class Snapshot:
     changes: tuple[tuple[float, float], ...] = ()
     settings: Mapping[str, float] = field(default_factory=dict)
     stopped: bool = False
+    gates: Mapping[str, float] = field(default_factory=dict)
 
     def values(self, group: str, statistic: str) -> Floats:
         """One value per rank; empty where not stated."""
@@ -233,6 +235,11 @@ class Run:
             return True
         setting = self.settings.get("enable_aqr")
         return None if setting is None else bool(setting.value)
+
+    @property
+    def in_attention(self) -> bool:
+        """Whether AQR's weights act in attention, so that features stay as they are (`aqr.target: attention`)."""
+        return self.text("target") == "attention"
 
     def number(self, name: str) -> float | None:
         setting = self.settings.get(name)

@@ -26,7 +26,7 @@ class Versus:
         name: of the setting.
         settings: its clamp and residual.
         inside: whether it lies in the searched region; otherwise nothing is said of its score.
-        advantage: how much higher the highest place is.
+        advantage: how much higher the highest place is; None where that place is extrapolated.
         interval: 95 % interval of that.
     """
 
@@ -71,7 +71,8 @@ def _versus(study: Study, surface: Surface | None) -> tuple[Versus, ...]:
     for name in NAMED:
         settings = dict(zip((CLAMP, RESIDUAL), PRESETS[name], strict=True))
         inside = all(ranges[key].low <= value <= ranges[key].high for key, value in settings.items())
-        advantage, interval = surface.advantage({**surface.optimum, **settings}) if inside else (None, None)
+        gain = surface.advantage({**surface.optimum, **settings}) if inside else None
+        advantage, interval = gain if gain is not None else (None, None)
         out.append(Versus(name, settings, inside, advantage, interval))
     return tuple(out)
 
@@ -113,7 +114,9 @@ def _surface(surface: Surface, versus: tuple[Versus, ...]) -> dict[str, Any]:
         "explained": surface.explained,
         "optimum": dict(surface.optimum),
         "value": surface.value,
-        "value_interval": list(surface.value_interval),
+        "best_trial": surface.best,
+        "extrapolated": surface.extrapolated,
+        "value_interval": None if surface.value_interval is None else list(surface.value_interval),
         "intervals": {
             key: dict(where) if isinstance(where, Mapping) else list(where) for key, where in surface.intervals.items()
         },
@@ -154,9 +157,11 @@ def _map(surface: Surface) -> dict[str, Any] | None:
     return {"x_key": x.key, "y_key": y.key, "x": xs, "y": ys, "z": heights.reshape(len(ys), len(xs)).tolist()}
 
 
-def _slice(surface: Surface, axis: Axis) -> dict[str, list[float]]:
-    """Heights along one range with their 95 % band, other keys at the optimum."""
+def _slice(surface: Surface, axis: Axis) -> dict[str, list[float] | None]:
+    """Heights along one range with their 95 % band, other keys at the optimum; no band where that is extrapolated."""
     xs = _line(axis)
     heights, replicates = surface.at([{**surface.optimum, axis.key: x} for x in xs])
+    if surface.extrapolated:
+        return {"x": xs, "value": heights.tolist(), "low": None, "high": None}
     low, high = np.percentile(replicates, [2.5, 97.5], axis=0)
     return {"x": xs, "value": heights.tolist(), "low": low.tolist(), "high": high.tolist()}

@@ -7,6 +7,11 @@ How sure: residual bootstrap. The residuals, each divided by √(1 − its lever
 and added to the fitted values, the surface is fitted to these scores, and its highest place in the searched region is
 looked up; 95 % of those places lie in the interval given. What a surface is worth is said by predicting every trial
 from the others (leave-one-out R²): at 0 or below, the settings tell no more than the mean does.
+
+A quadratic goes on where no trial was. Its highest place is called extrapolated where the surface is known there less
+well than one more trial would tell it (leverage above 1, which no trial has), or where it stands higher above the best
+trial than the scatter of trials explains. Such a place has no interval and no advantage: the bootstrap knows of no
+other surface than a quadratic.
 """
 
 from __future__ import annotations
@@ -30,6 +35,10 @@ CANDIDATES: Final = 4096
 SPARE: Final = 3
 """Trials that must be left beyond the terms of the model."""
 _EDGE: Final = 0.05
+_SCATTER: Final = 2.0
+"""Standard deviations that a peak may stand above the best trial,"""
+_RISE: Final = 0.05
+"""and share of the range of the scores besides."""
 """Share of a range that counts as its end."""
 
 
@@ -45,9 +54,11 @@ class Surface:
         explained: leave-one-out R²; None where the scores do not differ.
         optimum: settings of its highest place.
         value: its height there.
-        value_interval: 95 % interval of that height.
+        best: the highest score of a trial.
+        extrapolated: whether the highest place lies beyond what the trials show; there are no intervals then.
+        value_interval: 95 % interval of that height; None where extrapolated.
         intervals: 95 % interval of where the highest place is, for every range; for a list, the share of
-            replicates by choice.
+            replicates by choice. Empty where extrapolated.
         edges: ranges at whose end the highest place lies.
         importance: share of the surface's variance over the searched region that a setting accounts for alone.
     """
@@ -59,7 +70,9 @@ class Surface:
     explained: float | None
     optimum: Mapping[str, Any]
     value: float
-    value_interval: tuple[float, float]
+    best: float
+    extrapolated: bool
+    value_interval: tuple[float, float] | None
     intervals: Mapping[str, tuple[float, float] | Mapping[str, float]]
     edges: tuple[str, ...]
     importance: Mapping[str, float]
@@ -76,8 +89,10 @@ class Surface:
         basis = _basis(self.axes, settings, self.interactions)
         return basis @ self._coefficients, self._replicates @ basis.T
 
-    def advantage(self, settings: Mapping[str, Any]) -> tuple[float, tuple[float, float]]:
-        """How much higher the highest place is than other settings, with a 95 % interval."""
+    def advantage(self, settings: Mapping[str, Any]) -> tuple[float, tuple[float, float]] | None:
+        """How much higher the highest place is than other settings, with a 95 % interval; None where extrapolated."""
+        if self.extrapolated:
+            return None
         values, replicates = self.at([self.optimum, settings])
         return float(values[0] - values[1]), _interval(replicates[:, 0] - replicates[:, 1])
 
@@ -121,16 +136,24 @@ def fit_surface(
     best = places[int(np.argmax(heights @ coefficients))]
     highest = np.argmax(heights @ replicates.T, axis=0)
     there = _basis(axes, [best], interactions)[0]
+    noise = float(np.sqrt((residual**2).sum() / (len(y) - basis.shape[1])))
+    value = float(there @ coefficients)
+    rise = value - float(y.max())
+    extrapolated = float(((there @ inverse) ** 2).sum()) > 1.0 or rise > _SCATTER * noise + _RISE * float(np.ptp(y))
     return Surface(
         axes=axes,
         interactions=interactions,
         trials=len(y),
-        noise=float(np.sqrt((residual**2).sum() / (len(y) - basis.shape[1]))),
+        noise=noise,
         explained=1 - float(((residual / (1 - leverage)) ** 2).sum()) / spread if spread > 0 else None,
         optimum=best,
-        value=float(there @ coefficients),
-        value_interval=_interval(replicates @ there),
-        intervals={axis.key: _where(axis, [places[index] for index in highest]) for axis in axes},
+        value=value,
+        best=float(y.max()),
+        extrapolated=extrapolated,
+        value_interval=None if extrapolated else _interval(replicates @ there),
+        intervals={}
+        if extrapolated
+        else {axis.key: _where(axis, [places[index] for index in highest]) for axis in axes},
         edges=tuple(
             axis.key for axis in axes if not axis.choices and abs(_scaled(axis, best[axis.key])) > 1 - 2 * _EDGE
         ),

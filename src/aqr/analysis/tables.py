@@ -8,6 +8,7 @@ from typing import Any
 
 from aqr.analysis.language import Translator, text
 from aqr.analysis.run import CLASS_METRICS, METRICS
+from aqr.analysis.whatif import ROUGH
 
 NOTHING = "–"
 _BEST = 10
@@ -121,24 +122,29 @@ def run_table(data: Mapping[str, Any], t: Translator) -> Table | None:
     if not runs:
         return None
     rows: list[tuple[str, ...]] = []
+    timed = any(run["training"]["step_time_median_s"] is not None for run in runs)
+    weighed = any(run["training"]["memory_max_mb"] is not None for run in runs)
+    gated = any("gates" in one for run in runs for one in run["aqr"]["snapshots"][-1:])
     for label, show in (
         (t("source"), lambda run: t(run["kind"])),
         ("AQR", lambda run: {True: t("on"), False: t("off"), None: t("unknown")}[run["config"]["enable_aqr"]]),
         ("max_weight_clamp", lambda run: _setting(run, "max_weight_clamp", t)),
         ("residual_weight", lambda run: _setting(run, "residual_weight", t)),
         (t("formula"), lambda run: _setting(run, "form", t)),
+        (t("gate at the end, LiDAR · camera") if gated else "", _gates),
         (t("iterations"), lambda run: shown_number(run["training"]["iterations"], 0)),
         (t("loss, first line"), lambda run: shown_number(run["training"]["loss_first"])),
         (t("loss, last line"), lambda run: shown_number(run["training"]["loss_last"])),
-        (t("step time, median (s)"), lambda run: shown_number(run["training"]["step_time_median_s"])),
-        (t("memory, largest (MB)"), lambda run: shown_number(run["training"]["memory_max_mb"], 0)),
+        (t("step time, median (s)") if timed else "", lambda run: shown_number(run["training"]["step_time_median_s"])),
+        (t("memory, largest (MB)") if weighed else "", lambda run: shown_number(run["training"]["memory_max_mb"], 0)),
         (
             t("gradient not finite at"),
             lambda run: ", ".join(map(str, run["training"]["nonfinite_grad_iterations"][:12])) or NOTHING,
         ),
         (t("AQR snapshots × ranks"), _snapshots),
     ):
-        rows.append((label, *(show(run) for run in runs)))
+        if label:
+            rows.append((label, *(show(run) for run in runs)))
     return Table("runs", t("The runs"), ("", *(run["name"] for run in runs)), tuple(rows))
 
 
@@ -149,6 +155,13 @@ def _setting(run: Mapping[str, Any], name: str, t: Translator) -> str:
     origin = run["config_origin"].get(name)
     shown = t(value) if isinstance(value, str) else f"{value:g}"
     return shown if origin in (None, "config") else t.show(text("{value} ({origin})", value=shown, origin=t(origin)))
+
+
+def _gates(run: Mapping[str, Any]) -> str:
+    gates = next((one["gates"] for one in run["aqr"]["snapshots"][::-1] if "gates" in one), None)
+    if gates is None:
+        return NOTHING
+    return " · ".join(shown_number(gates.get(name), 3, sign=True) for name in ("lidar_gate", "camera_gate"))
 
 
 def _snapshots(run: Mapping[str, Any]) -> str:
@@ -177,7 +190,7 @@ def study_tables(data: Mapping[str, Any], t: Translator) -> list[Table]:
             for trial in shown
         ]
         counts = [sum(trial["state"] == state for trial in study["trials"]) for state in ("complete", "pruned")]
-        errors = sum(trial["error"] is not None for trial in study["trials"])
+        errors = sum(trial["state"] == "failed" or trial["error"] is not None for trial in study["trials"])
         note = t.show(
             text(
                 "{complete} trials complete, {pruned} ended early, {failed} could not be trained.",
@@ -196,6 +209,15 @@ def _param(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _expected(one: Mapping[str, Any], camera: Sequence[float], t: Translator) -> str:
+    low, high = 100 * camera[0], 100 * camera[1]
+    if one["spread_known"]:
+        return f"{low:.1f}–{high:.1f}"
+    if high - low < ROUGH:
+        return t.show(text("about {expected:.0f}", expected=100 * one["expected_camera_relative_change"]))
+    return f"{low:.0f}–{high:.0f}"
+
+
 def recommendation_table(data: Mapping[str, Any], t: Translator) -> Table | None:
     rows = []
     several = len({one["run"] for one in data["recommendations"]}) > 1
@@ -208,7 +230,7 @@ def recommendation_table(data: Mapping[str, Any], t: Translator) -> Table | None
                 NOTHING if one["max_weight_clamp"] is None else str(one["max_weight_clamp"]),
                 NOTHING if one["residual_weight"] is None else str(one["residual_weight"]),
                 shown_number(one["theoretical_max"], 3),
-                NOTHING if camera is None or one["name"] == "off" else f"{100 * camera[0]:.1f}–{100 * camera[1]:.1f}",
+                NOTHING if camera is None or one["name"] == "off" else _expected(one, camera, t),
                 one["reason"],
             )
         )
@@ -225,12 +247,12 @@ def recommendation_table(data: Mapping[str, Any], t: Translator) -> Table | None
 
 def whatif_table(data: Mapping[str, Any], t: Translator) -> Table | None:
     """What the forecasts take for granted."""
-    rows = [(one["run"], sentence) for one in data["whatif"] for sentence in one["assumptions"]]
+    rows = [(one["run"], t.sentences(one["assumptions"])) for one in data["whatif"]]
     return (
         Table(
             "assumptions",
             t("What the forecasts take for granted"),
-            (t("run"), t("assumption")),
+            (t("run"), t("assumptions")),
             tuple(rows),
             numeric=False,
         )

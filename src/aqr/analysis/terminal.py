@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.box import SIMPLE
 from rich.table import Table
 
-from aqr.analysis.whatif import Forecast, WhatIf
+from aqr.analysis.whatif import ROUGH, Forecast, WhatIf
 
 
 def whatif_table(grid: WhatIf) -> Table:
@@ -25,14 +25,18 @@ def whatif_table(grid: WhatIf) -> Table:
         table.add_column("r + W %", justify="right", no_wrap=True)
     for cell in grid.cells:
         row = [f"{cell.max_weight_clamp:g}", f"{cell.residual_weight:g}", f"{cell.largest_factor:.3f}"]
-        row += [*_shown(cell.camera), *_shown(cell.bev)]
-        table.add_row(*row, *([_shown(cell.camera_additive)[1]] if additive else []))
+        row += [*_shown(cell.camera, grid.source == "maps"), *_shown(cell.bev, grid.source == "maps")]
+        table.add_row(*row, *([_shown(cell.camera_additive, False)[1]] if additive else []))
     return table
 
 
-def _shown(forecast: Forecast | None) -> tuple[str, str]:
-    """What is expected, and the interval."""
+def _shown(forecast: Forecast | None, maps: bool) -> tuple[str, str]:
+    """What is expected, and the interval; whole points where the spread is not known."""
     if forecast is None:
         return "–", ""
     low, high = 100 * forecast.low, 100 * forecast.high
-    return f"{100 * forecast.expected:.1f}", "exact" if low == high else f"{low:.1f}–{high:.1f}"
+    if maps and low == high:
+        return f"{100 * forecast.expected:.1f}", "exact"
+    if forecast.rough:
+        return f"{100 * forecast.expected:.0f}", "about" if high - low < ROUGH else f"{low:.0f}–{high:.0f}"
+    return f"{100 * forecast.expected:.1f}", f"{low:.1f}–{high:.1f}"

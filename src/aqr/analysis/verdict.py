@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from aqr.analysis.comparison import Comparison
 from aqr.analysis.findings import Finding
 from aqr.analysis.language import Listing, Message, Value, text
-from aqr.analysis.recommend import OFF, Recommendation
+from aqr.analysis.recommend import OFF, Recommendation, expectation
 from aqr.analysis.run import Run
 
 _CLAUSES: Final[tuple[tuple[str, Message], ...]] = (
@@ -18,8 +18,11 @@ _CLAUSES: Final[tuple[tuple[str, Message], ...]] = (
     ("maps.clamp-not-applied", text("the clamp is not applied")),
     ("maps.invisible-queries-pile-up", text("invisible queries pile up in the image map")),
     ("queries.denoising-in-maps", text("denoising queries are drawn into the weight maps")),
+    ("maps.empty", text("weight maps are empty, so that AQR is a constant factor")),
     ("modulation.formula-differs", text("features are scaled up further than the formula allows")),
     ("router.not-learning", text("nothing shows that the router learns")),
+    ("training.leak", text("training looks easier than without AQR while the detector is worse (a leak?)")),
+    ("modulation.gate-negative", text("a gate is negative, which turns the meaning of weights round")),
     ("training.start-shock", text("the training starts with a shock")),
     ("modulation.camera-above-band", text("image features are changed more than is wanted")),
     ("maps.background-damped", text("everything away from the queries is scaled down")),
@@ -36,7 +39,8 @@ def verdict(
     recommendations: Sequence[Recommendation],
 ) -> tuple[Message, Message, Message]:
     """Three sentences about the run that the report is mainly about."""
-    return _score(run, comparison, findings), _mechanism(run, findings), _next(run, comparison, recommendations)
+    told = {finding.id for finding in findings}
+    return _score(run, comparison, findings), _mechanism(run, findings), _next(run, comparison, recommendations, told)
 
 
 def _score(run: Run, comparison: Comparison | None, findings: Sequence[Finding]) -> Message:
@@ -108,19 +112,30 @@ def _mechanism(run: Run, findings: Sequence[Finding]) -> Message:
     )
 
 
-def _next(run: Run, comparison: Comparison | None, recommendations: Sequence[Recommendation]) -> Message:
+def _next(
+    run: Run, comparison: Comparison | None, recommendations: Sequence[Recommendation], told: Collection[str]
+) -> Message:
+    if comparison is not None and recommendations and recommendations[0].name == OFF:
+        return text(
+            "Next, train without AQR, and find what costs {lost:.2f} points before trying another strength.",
+            lost=-100 * comparison.metrics["mAP"],
+        )
+    if "maps.empty" in told:
+        return text(
+            "Next, train with aqr.parameterisation: centered, whose maps do not end at 0; as it is, other strengths "
+            "only change the constant."
+        )
     settings = [one for one in recommendations if one.name != OFF]
     off = any(one.name == OFF for one in recommendations)
     if settings:
         first = settings[0]
         return text(
             "Next, try {name} (clamp {clamp}, residual {residual}), with which image features should change by "
-            "{low:.1f}–{high:.1f} %{off}.",
+            "{change}{off}.",
             name=first.name,
             clamp=str(first.max_weight_clamp),
             residual=str(first.residual_weight),
-            low=100 * first.camera.low if first.camera else 0.0,
-            high=100 * first.camera.high if first.camera else 0.0,
+            change=expectation(first.camera) if first.camera else text("unknown"),
             off=text("; until a setting gains, train without AQR") if off else "",
         )
     if off:

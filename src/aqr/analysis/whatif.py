@@ -33,6 +33,8 @@ from aqr.errors import InputError
 
 Sensor = Literal["camera", "bev"]
 _CONVEX: Final = Setting("convex", "measured")
+ROUGH: Final = 2.0
+"""A range narrower than this, in points, is not shown where the spread between ranks is not known."""
 _GROUP: Final = {"camera": "pers", "bev": "bev"}
 
 
@@ -42,11 +44,13 @@ class Forecast:
 
     Attributes:
         low, expected, high: fractions.
+        rough: whether the spread between ranks is not known, so that low and high hold only what a clamp can move.
     """
 
     low: float
     expected: float
     high: float
+    rough: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,14 +79,14 @@ class Anchor:
         if self.residual == 1:
             raise ValueError("nothing follows from a run that keeps everything")
         scale = (1 - residual) / (1 - self.residual)
-        doubt = self.uncertainty or 0.0
+        doubt, rough = self.uncertainty or 0.0, self.uncertainty is None
         low, expected, high = ((self.change + sign * doubt) * scale for sign in (-1, 0, 1))
         if self.parameterisation == "centered":
             ratio = math.log(clamp) / math.log(self.clamp) if self.clamp > 1 else 1.0
             shrink = [ratio]
             if self.clamp > 1:
                 shrink += [(self.clamp**-ratio - 1) / (1 / self.clamp - 1), (self.clamp**ratio - 1) / (self.clamp - 1)]
-            return Forecast(max(low, 0.0) * min(shrink), expected * ratio, high * max(shrink))
+            return Forecast(max(low, 0.0) * min(shrink), expected * ratio, high * max(shrink), rough)
         low -= (1 - residual) * self.lost(clamp)
         high += (1 - residual) * self.gained(clamp)
         if self.sensor == "camera" and not self.gated and self.mean is not None and self.spread is not None:
@@ -91,7 +95,7 @@ class Anchor:
             low = max(low, (1 - residual) * (abs(1 - self.mean) - self.lost(clamp)) - doubt * scale)
         low = max(low, 0.0)
         high = max(high, low)
-        return Forecast(low, min(max(expected, low), high), high)
+        return Forecast(low, min(max(expected, low), high), high, rough)
 
     def additive(self, clamp: float, residual: float, observed: Form) -> Forecast | None:
         """In the additive form (`r + W`): what the logged moments allow. None where the map's are not stated."""
@@ -113,7 +117,7 @@ class Anchor:
         low, high = max(low - self.lost(clamp), 0.0), high + self.gained(clamp)
         high = max(high, low)
         middle = self.change * t / (1 - self.residual) if self.residual < 1 else (low + high) / 2
-        return Forecast(low, min(max(middle, low), high), high)
+        return Forecast(low, min(max(middle, low), high), high, self.uncertainty is None)
 
     def _share_above(self, level: float) -> float:
         """Upper bound of the share of cells at or above a level (Cantelli)."""
@@ -191,6 +195,11 @@ def whatif(run: Run | str | Path, clamps: Sequence[float], residuals: Sequence[f
             raise InputError(f"residual {residual:g} is out of range; give values between 0 and 1")
     if not clamps or not residuals:
         raise InputError("no setting is given; name at least one clamp and one residual")
+    if run.in_attention:
+        raise InputError(
+            f"{run.source}: its weights act in attention (aqr.target: attention), so clamp and residual change no "
+            "features and there is nothing to forecast; use a run with aqr.target: features"
+        )
     anchors = anchors_of(run)
     if not anchors:
         raise InputError(
@@ -230,7 +239,7 @@ def whatif(run: Run | str | Path, clamps: Sequence[float], residuals: Sequence[f
         forward=run.snapshots[-1].forward,
         form=form,
         cells=tuple(cells),
-        assumptions=_assumptions(run, bool(maps), differs=observed != form, gate=gate),
+        assumptions=_assumptions(run, anchors, bool(maps), differs=observed != form, gate=gate),
     )
 
 
@@ -292,7 +301,9 @@ def _from_maps(saved: Floats | None, anchor: Anchor, clamp: float, residual: flo
     return change(clamp, residual) * anchor.change / at_run if at_run > 0 else None
 
 
-def _assumptions(run: Run, from_maps: bool, differs: bool, gate: bool) -> tuple[Message, ...]:
+def _assumptions(
+    run: Run, anchors: dict[Sensor, Anchor], from_maps: bool, differs: bool, gate: bool
+) -> tuple[Message, ...]:
     out = []
     if from_maps:
         out.append(text("Exact sums over the weight maps saved with the run; the maps themselves stay as they are."))
@@ -300,10 +311,26 @@ def _assumptions(run: Run, from_maps: bool, differs: bool, gate: bool) -> tuple[
         out.append(
             text(
                 "The weight maps keep their shape: another setting changes the formula, not where the weights are. "
-                "The change then scales with 1 − residual_weight; the interval covers the spread between ranks and the "
-                "cells that another clamp can move."
+                "The change then scales with 1 − residual_weight."
             )
         )
+        if anchors and any(one.uncertainty is None for one in anchors.values()):
+            out.append(
+                text(
+                    "The spread between ranks is not known, so forecasts are rounded; where a range is given, it "
+                    "covers the cells that another clamp can move."
+                )
+            )
+        else:
+            out.append(text("The interval covers the spread between ranks and the cells that another clamp can move."))
+        tops = [one.top for one in anchors.values() if one.top is not None and one.parameterisation != "centered"]
+        if tops and max(tops) < 1:
+            out.append(
+                text(
+                    "No weight in the maps exceeds {top:.2f}, so no clamp changes anything.",
+                    top=max(tops),
+                )
+            )
     if differs:
         out.append(
             text(
@@ -313,6 +340,4 @@ def _assumptions(run: Run, from_maps: bool, differs: bool, gate: bool) -> tuple[
         )
     if gate:
         out.append(text("The learned gate stays where it is."))
-    if run.snapshots and run.snapshots[-1].pooled:
-        out.append(text("The statistics are pooled over all ranks, so the spread between ranks is not known."))
     return tuple(out)

@@ -24,7 +24,7 @@ def figures(data: Mapping[str, Any], t: Translator) -> Iterator[Figure]:
     runs: Sequence[Mapping[str, Any]] = [{**run, "name": short[run["name"]]} for run in data["runs"]]
     data = {**data, "comparisons": [{**one, "run": short[one["run"]]} for one in data["comparisons"]]}
     colours = {run["name"]: COLOURS[number % len(COLOURS)] for number, run in enumerate(runs)}
-    makers = (losses, parts, classes, weights, modulation, adaptation, maps, whatif, timings, gradients)
+    makers = (losses, gradients, parts, classes, weights, modulation, maps, adaptation, whatif, timings)
     for maker in makers:
         figure = maker(data, runs, colours, t)
         if figure is not None:

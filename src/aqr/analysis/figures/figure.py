@@ -22,13 +22,15 @@ class Figure:
 
     Attributes:
         name: stable, used as its anchor.
-        plot: `data` and `layout` for Plotly.
+        plot: `data` and `layout` for Plotly, and `panels`, their number, where the page is to place small multiples.
+        wide: whether it needs the whole width.
     """
 
     name: str
     title: Message
     caption: Message
     plot: dict[str, Any]
+    wide: bool = False
 
 
 def layout_of(t: Translator, x: str, y: str, **more: Any) -> dict[str, Any]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from aqr.analysis.figures.figure import BAND, COLOURS, Colours, Figure, Runs, labels, layout_of
 from aqr.analysis.findings.bands import CAMERA_CHANGE
 from aqr.analysis.language import Translator, text
+
+_LEAST: Final = 0.1
+"""Least span of the axis of weights: what is smaller is no trend."""
+_BESIDE: Final = {"A": "middle right", "B": "top center", "C": "middle left"}
+"""Where the names of the presets stand, which are neighbours."""
 
 
 def weights(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator) -> Figure | None:
@@ -21,13 +26,19 @@ def weights(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator
             traces += _over_time(run, group, "mean", colour, labels(run, what, len(shown) > 1), 1.0)
     if not traces:
         return None
+    values = [value for trace in traces for value in trace["y"]]
+    low, high = min(values), max(values)
+    margin = max(0.05 * (high - low), (_LEAST - (high - low)) / 2)
     return Figure(
         "weights",
         text("Query weights"),
-        text(
-            "Mean weight of the queries over all ranks; the band is one standard deviation between ranks, where known."
-        ),
-        {"data": traces, "layout": layout_of(t, "forward pass", "weight")},
+        text("Mean weight of the queries over all ranks; the band is one standard deviation between ranks.")
+        if any("fill" in trace for trace in traces)
+        else text("Mean weight of the queries."),
+        {
+            "data": traces,
+            "layout": layout_of(t, "forward pass", "weight", yaxis={"range": [low - margin, high + margin]}),
+        },
     )
 
 
@@ -44,6 +55,9 @@ def modulation(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Transla
         return None
     low, high = (100 * edge for edge in CAMERA_CHANGE)
     layout = layout_of(t, "forward pass", "relative change, %", yaxis={"rangemode": "tozero"})
+    plot = {"data": traces, "layout": layout}
+    if not any(_banded(run) for run in shown):
+        return Figure("modulation", text("Strength of the modulation"), text("Mean of |F′ − F| / |F|."), plot)
     layout["shapes"] = [
         {
             "type": "rect",
@@ -72,8 +86,13 @@ def modulation(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Transla
         "modulation",
         text("Strength of the modulation"),
         text("Mean of |F′ − F| / |F|; the green band is the wanted range for image features."),
-        {"data": traces, "layout": layout},
+        plot,
     )
+
+
+def _banded(run: Mapping[str, Any]) -> bool:
+    """Whether the wanted band holds for the run: maps that are 0 where no query is, no gate."""
+    return not run["config"]["gate"] and run["config"]["parameterisation"] != "centered"
 
 
 def maps(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator) -> Figure | None:
@@ -165,7 +184,8 @@ def whatif(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator)
     at = {(cell["max_weight_clamp"], cell["residual_weight"]): cell for cell in cells}
     z = [[100 * at[clamp, residual]["camera_expected"] for residual in residuals] for clamp in clamps]
     factor = t("largest factor")
-    hover = [[_forecast(at[clamp, residual], factor) for residual in residuals] for clamp in clamps]
+    about = None if grid["spread_known"] else t("about")
+    hover = [[_forecast(at[clamp, residual], factor, about) for residual in residuals] for clamp in clamps]
     low, high = (100 * edge for edge in CAMERA_CHANGE)
     traces: list[dict[str, Any]] = [
         {
@@ -182,7 +202,9 @@ def whatif(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator)
             "colorbar": {"title": {"text": "%"}, "thickness": 12, "len": 0.9},
         }
     ]
-    traces += [_contour(residuals, clamps, z, level) for level in (low, high)]
+    banded = any(_banded(run) for run in data["runs"] if run["name"] == grid["run"])
+    if banded:
+        traces += [_contour(residuals, clamps, z, level) for level in (low, high)]
     settings = [
         (run["name"], run["config"]["max_weight_clamp"], run["config"]["residual_weight"], "#D55E00", "circle")
         for run in runs
@@ -204,7 +226,8 @@ def whatif(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator)
                 "x": [residual],
                 "y": [clamp],
                 "text": [name],
-                "textposition": "top center",
+                "textposition": _BESIDE.get(name, "top center"),
+                "textfont": {"size": 14, "weight": "bold"},
                 "name": name,
                 "showlegend": symbol == "circle",
                 "marker": {"size": 12, "symbol": symbol, "color": colour, "line": {"color": "#fff", "width": 1.5}},
@@ -215,10 +238,13 @@ def whatif(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator)
         "whatif",
         text("What if: image modulation by clamp and residual"),
         text(
-            "Expected change of image features, per cent; between the green lines lies the wanted band. Circles are "
-            "runs, diamonds recommended settings."
-        ),
+            "Expected change of image features, per cent; between the green lines, 25 and 30 %, lies the wanted band. "
+            "Circles are runs, diamonds recommended settings."
+        )
+        if banded
+        else text("Expected change of image features, per cent, as long as gate and maps stay as they are."),
         {"data": traces, "layout": layout_of(t, "residual_weight", "max_weight_clamp", height=460)},
+        wide=True,
     )
 
 
@@ -278,7 +304,9 @@ def adaptation(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Transla
     )
 
 
-def _forecast(cell: Mapping[str, Any], factor: str) -> str:
+def _forecast(cell: Mapping[str, Any], factor: str, about: str | None) -> str:
+    if about is not None:
+        return f"{about} {100 * cell['camera_expected']:.0f} %<br>{factor} {cell['theoretical_max']:.2f}"
     low, high = (100 * edge for edge in cell["camera"])
     return f"{low:.1f}–{high:.1f} %<br>{factor} {cell['theoretical_max']:.2f}"
 
@@ -297,8 +325,6 @@ def _contour(x: Sequence[float], y: Sequence[float], z: Sequence[Sequence[float]
             "end": level,
             "size": 1,
             "coloring": "none",
-            "showlabels": True,
-            "labelfont": {"size": 12, "color": "#00664b"},
         },
         "line": {"color": "#009E73", "width": 2.5},
     }

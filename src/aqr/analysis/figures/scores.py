@@ -50,7 +50,9 @@ def classes(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator
             )
         points = [point for trace in traces for point in trace["x"]]
         reach = max(map(abs, points)) or 1.0
-        span = [min(min(points), 0) - 0.18 * reach, max(max(points), 0) + 0.18 * reach]
+        # Room for the figures beside the bars, on a phone too.
+        room = [0.7 * reach if any(sign * point > 0 for point in points) else 0.1 * reach for sign in (-1, 1)]
+        span = [min(min(points), 0) - room[0], max(max(points), 0) + room[1]]
         return Figure(
             "classes",
             text("AP by class against the baseline"),
@@ -62,7 +64,7 @@ def classes(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator
                     "AP, points",
                     "",
                     yaxis={"autorange": "reversed"},
-                    xaxis={"zeroline": True, "range": span},
+                    xaxis={"zeroline": True, "range": span, "nticks": 6, "tickangle": 0},
                     barmode="group",
                     height=90 + 34 * max(len(trace["y"]) * len(traces) ** 0.5 for trace in traces),
                 ),

@@ -41,7 +41,6 @@ def _surface(study: Mapping[str, Any], surface: Mapping[str, Any], objective: st
     x, y = heights["x_key"], heights["y_key"]
     done = [trial for trial in study["trials"] if trial["values"]]
     best = surface["optimum"]
-    (x_low, x_high), (y_low, y_high) = surface["intervals"][x], surface["intervals"][y]
     traces: list[dict[str, Any]] = [
         {
             "type": "contour",
@@ -94,11 +93,22 @@ def _surface(study: Mapping[str, Any], surface: Mapping[str, Any], objective: st
         for one in surface["versus"]
         if one["inside"]
     ]
-    box = {"type": "rect", "x0": x_low, "x1": x_high, "y0": y_low, "y1": y_high}
+    shapes = []
+    if not surface["extrapolated"]:
+        (x0, x1), (y0, y1) = surface["intervals"][x], surface["intervals"][y]
+        line = {"color": "#D55E00", "width": 2, "dash": "dash"}
+        shapes.append({"type": "rect", "x0": x0, "x1": x1, "y0": y0, "y1": y1, "line": line})
     return Figure(
         f"study-surface{suffix}",
         text("Response surface of {objective}", objective=objective),
         text(
+            "Fitted height by {x} and {y}, other settings at the star. Points are trials, diamonds are settings A, B "
+            "and C; the star is the highest place, which is extrapolated here and has no intervals.",
+            x=_label(x),
+            y=_label(y),
+        )
+        if surface["extrapolated"]
+        else text(
             "Fitted height by {x} and {y}, other settings at the optimum. Points are trials, the star is the highest "
             "place; the dashed box spans its 95 % intervals, diamonds are settings A, B and C.",
             x=_label(x),
@@ -110,7 +120,7 @@ def _surface(study: Mapping[str, Any], surface: Mapping[str, Any], objective: st
                 "xaxis": _axis(study, x),
                 "yaxis": _axis(study, y),
                 "height": 460,
-                "shapes": [{**box, "line": {"color": "#D55E00", "width": 2, "dash": "dash"}}],
+                "shapes": shapes,
             },
         },
     )
@@ -129,10 +139,13 @@ def _slices(study: Mapping[str, Any], surface: Mapping[str, Any], objective: str
         axes = {"xaxis": f"x{place}", "yaxis": f"y{place}"}
         cut = surface["slices"][key]
         colour = COLOURS[0]
-        band = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", **axes}
+        if cut["low"] is not None:
+            band = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", **axes}
+            traces += [
+                {**band, "x": cut["x"], "y": cut["low"]},
+                {**band, "x": cut["x"], "y": cut["high"], "fill": "tonexty", "fillcolor": "rgba(0, 114, 178, 0.16)"},
+            ]
         traces += [
-            {**band, "x": cut["x"], "y": cut["low"]},
-            {**band, "x": cut["x"], "y": cut["high"], "fill": "tonexty", "fillcolor": "rgba(0, 114, 178, 0.16)"},
             {
                 "type": "scatter",
                 "mode": "lines",
@@ -157,7 +170,9 @@ def _slices(study: Mapping[str, Any], surface: Mapping[str, Any], objective: str
     return Figure(
         f"study-slices{suffix}",
         text("{objective} along each setting", objective=objective),
-        text("The surface with its 95 % band, other settings at the optimum; points are the trials as they are."),
+        text("The surface, other settings at its peak, which is extrapolated; points are the trials as they are.")
+        if surface["extrapolated"]
+        else text("The surface with its 95 % band, other settings at the optimum; points are the trials as they are."),
         {"data": traces, "layout": layout},
     )
 

@@ -33,17 +33,11 @@ def parts(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator) 
     if not main:
         return None
     traces: list[dict[str, Any]] = []
-    rows = math.ceil(len(main) / 2)
-    layout: dict[str, Any] = {
-        "grid": {"rows": rows, "columns": min(2, len(main)), "pattern": "independent", "xgap": 0.16, "ygap": 0.34},
-        "annotations": [],
-        "height": 130 + 170 * rows,
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.1, "yanchor": "bottom"},
-    }
+    layout: dict[str, Any] = {"annotations": []}
     for number, name in enumerate(main):
         suffix = "" if number == 0 else str(number + 1)
-        layout[f"xaxis{suffix}"] = {"nticks": 3, "tickangle": 0, "zeroline": False}
-        layout[f"yaxis{suffix}"] = {"nticks": 4, "zeroline": False, "automargin": True}
+        layout[f"xaxis{suffix}"] = {"nticks": 3, "tickangle": 0, "zeroline": False, "anchor": f"y{suffix}"}
+        layout[f"yaxis{suffix}"] = {"nticks": 4, "zeroline": False, "anchor": f"x{suffix}"}
         layout["annotations"].append(
             {
                 "text": name,
@@ -55,6 +49,8 @@ def parts(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator) 
                 "yanchor": "bottom",
                 "showarrow": False,
                 "font": {"size": 12},
+                "xshift": -40,
+                "yshift": 5,
             }
         )
         for run in runs:
@@ -66,7 +62,8 @@ def parts(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator) 
         "loss-parts",
         text("Parts of the loss"),
         text("Losses of the last decoder layer and of the denoising queries, by iteration."),
-        {"data": traces, "layout": layout},
+        {"data": traces, "layout": layout, "panels": len(main)},
+        wide=True,
     )
 
 

@@ -56,7 +56,7 @@ Check = Callable[[Context], Iterable[Finding]]
 
 def find_all(context: Context) -> Iterator[Finding]:
     """Every finding about one run, the most severe first."""
-    from aqr.analysis.findings import adaptation, cost, maps, modulation, router, scores, training
+    from aqr.analysis.findings import adaptation, collapse, cost, leak, maps, modulation, router, scores, training
 
     checks: tuple[Check, ...] = (
         *scores.CHECKS,
@@ -64,6 +64,8 @@ def find_all(context: Context) -> Iterator[Finding]:
         *adaptation.CHECKS,
         *router.CHECKS,
         *maps.CHECKS,
+        *collapse.CHECKS,
+        *leak.CHECKS,
         *training.CHECKS,
         *cost.CHECKS,
     )

@@ -8,7 +8,7 @@ from typing import Final
 from aqr.analysis.findings import bands
 from aqr.analysis.findings.finding import Check, Context, Finding
 from aqr.analysis.formula import applied_factor, form_of, is_gated, largest_factor
-from aqr.analysis.language import text
+from aqr.analysis.language import Message, text
 from aqr.analysis.whatif import anchors_of
 
 _NEAR_ZERO: Final = 0.2
@@ -35,9 +35,10 @@ def camera_band(context: Context) -> Iterator[Finding]:
             "info",
             text("Image features change by {shown}", shown=shown),
             text(
-                "Mean over all ranks at forward {forward}. The band of 25–30 % was found with maps that are 0 where no "
+                "At forward {forward}, {over}. The band of 25–30 % was found with maps that are 0 where no "
                 "query is and without a gate, so it is not applied to this run.",
                 forward=last.forward,
+                over=_over(last.ranks),
             ),
             evidence,
             bands.SEED,
@@ -54,9 +55,9 @@ def camera_band(context: Context) -> Iterator[Finding]:
         if above
         else text("Image features change by {shown}, below the band of 25–30 %", shown=shown),
         text(
-            "relative_change of the image features at forward {forward}, mean over {ranks} ranks{spread}.",
+            "relative_change of the image features at forward {forward}, {over}{spread}.",
             forward=last.forward,
-            ranks=last.ranks,
+            over=_over(last.ranks),
             spread=text(", standard deviation between ranks {std:.2f} points", std=100 * spread)
             if spread is not None
             else "",
@@ -67,11 +68,32 @@ def camera_band(context: Context) -> Iterator[Finding]:
     )
 
 
+def _over(ranks: int) -> Message:
+    return text("on the only rank") if ranks == 1 else text("mean over {ranks} ranks", ranks=ranks)
+
+
+def in_attention(context: Context) -> Iterator[Finding]:
+    """Weights that act in attention leave features as they are."""
+    if context.run.in_attention and context.run.uses_aqr:
+        yield Finding(
+            "modulation.attention",
+            "info",
+            text("The weights act in attention, features stay as they are"),
+            text(
+                "With aqr.target: attention nothing is rendered or modulated, so nothing is said of maps, of the "
+                "strength of a modulation or of other clamps and residuals."
+            ),
+            {"target": "attention"},
+            bands.DEFINITION,
+            context.run.name,
+        )
+
+
 def residual_band(context: Context) -> Iterator[Finding]:
     residual = context.run.number("residual_weight")
     if residual is None or context.run.uses_aqr is False or residual >= bands.RESIDUAL[0]:
         return
-    if context.run.text("parameterisation") == "centered":
+    if context.run.text("parameterisation") == "centered" or is_gated(context.run):
         return
     yield Finding(
         "modulation.residual-below-band",
@@ -206,4 +228,11 @@ def formula_differs(context: Context) -> Iterator[Finding]:
     )
 
 
-CHECKS: Final[tuple[Check, ...]] = (formula_differs, camera_band, residual_band, residual_sets_it, bev_zeros)
+CHECKS: Final[tuple[Check, ...]] = (
+    formula_differs,
+    camera_band,
+    in_attention,
+    residual_band,
+    residual_sets_it,
+    bev_zeros,
+)

@@ -136,6 +136,20 @@ def learning(context: Context) -> Iterator[Finding]:
                 run.name,
             )
         return
+    if run.snapshots[-1].pooled:
+        yield Finding(
+            "router.learning-unknown",
+            "info",
+            text("Whether the router learns is not logged"),
+            text(
+                "There is no router_grad_norm, and without a spread between ranks nothing tells a weight that moves "
+                "from noise."
+            ),
+            {"router_grad_norm_logged": False, "ranks": run.snapshots[-1].ranks},
+            bands.DEFINITION,
+            run.name,
+        )
+        return
     tested = trends_of(run)
     weights = {key: line for key, (line, p) in tested.items() if key[0].endswith("weights") and p > LEVEL}
     moving = [key for key, (_, p) in tested.items() if key[0].endswith("weights") and p <= LEVEL]

@@ -25,9 +25,10 @@ def study_findings(studied: Studied) -> Iterator[Finding]:
             continue
         yield _optimum(studied, objective, surface)
         if surface.explains:
-            yield from _edges(studied, objective, surface)
+            if not surface.extrapolated:
+                yield from _edges(studied, objective, surface)
             yield _importance(studied, objective, surface)
-        if studied.versus[objective]:
+        if studied.versus[objective] and not surface.extrapolated:
             yield _against(studied, objective, surface)
 
 
@@ -78,6 +79,13 @@ def _sureness(objective: str, surface: Surface | None) -> Message:
             objective=objective,
             noise=surface.noise,
         )
+    if surface.extrapolated:
+        return text(
+            "Where {objective} is highest is extrapolated: the fitted surface has its peak at {settings}, beyond what "
+            "the trials show.",
+            objective=objective,
+            settings=shown_settings(surface.optimum),
+        )
     return text(
         "{objective} is highest near {settings}; {share:.0f} % of its variation can be predicted from the settings.",
         objective=objective,
@@ -91,6 +99,8 @@ def _next(studied: Studied, surface: Surface | None) -> Message:
         return text("Next, run more trials.")
     if not surface.explains:
         return text("Next, keep the defaults, or repeat one setting with several seeds to learn the spread.")
+    if surface.extrapolated:
+        return text("Next, run trials there, or train the best trial with several seeds beside the defaults.")
     if surface.edges:
         return text(
             "Next, widen the range of {names}, at whose end the optimum lies.",
@@ -101,13 +111,19 @@ def _next(studied: Studied, surface: Surface | None) -> Message:
 
 def _trials(studied: Studied) -> Iterator[Finding]:
     study = studied.study
-    failed = [trial for trial in study.trials if trial.error is not None]
+    failed = [trial for trial in study.trials if trial.state == "failed" or trial.error is not None]
+    said = [trial.error for trial in failed if trial.error is not None]
     if failed:
         yield Finding(
             "study.failed-trials",
             "warning",
             text("Trials that could not be trained: {count}", count=len(failed)),
-            text("The first says: {reason}", reason=str(failed[0].error)),
+            text("The first says: {reason}", reason=said[0])
+            if said
+            else text(
+                "Numbers {numbers}; none of them left a message. What is said here rests on the others.",
+                numbers=", ".join(str(trial.number) for trial in failed),
+            ),
             {"trials": [trial.number for trial in failed]},
             bands.ARITHMETIC,
             study.name,
@@ -159,22 +175,36 @@ def _optimum(studied: Studied, objective: str, surface: Surface) -> Finding:
         "optimum": dict(surface.optimum),
         "intervals": {key: dict(w) if isinstance(w, Mapping) else list(w) for key, w in surface.intervals.items()},
         "value": surface.value,
-        "value_interval": list(surface.value_interval),
+        "best_trial": surface.best,
+        "extrapolated": surface.extrapolated,
+        "value_interval": None if surface.value_interval is None else list(surface.value_interval),
         "noise": surface.noise,
         "explained": surface.explained,
         "trials": surface.trials,
     }
-    places = Listing(tuple(_place(key, surface) for key in surface.optimum))
-    detail = text(
-        "95 % of the resampled surfaces have their highest place at {places}. Its height is {value:.4f} ({low:.4f} to "
-        "{high:.4f}); single trials scatter around the surface by {noise:.4f}{few}.",
-        places=places,
-        value=surface.value,
-        low=surface.value_interval[0],
-        high=surface.value_interval[1],
-        noise=surface.noise,
-        few=text(", and there are only {count} of them", count=surface.trials) if surface.trials < _FEW else "",
-    )
+    few = text(", and there are only {count} of them", count=surface.trials) if surface.trials < _FEW else ""
+    if surface.value_interval is None:
+        detail = text(
+            "Its highest place, {value:.4f} at {settings}, is extrapolated: it lies beyond what the trials show, whose "
+            "best is {best:.4f}, so no interval and no advantage is given. Single trials scatter around the surface by "
+            "{noise:.4f}{few}.",
+            value=surface.value,
+            settings=shown_settings(surface.optimum),
+            best=surface.best,
+            noise=surface.noise,
+            few=few,
+        )
+    else:
+        detail = text(
+            "95 % of the resampled surfaces have their highest place at {places}. Its height is {value:.4f} ({low:.4f} "
+            "to {high:.4f}); single trials scatter around the surface by {noise:.4f}{few}.",
+            places=Listing(tuple(_place(key, surface) for key in surface.optimum)),
+            value=surface.value,
+            low=surface.value_interval[0],
+            high=surface.value_interval[1],
+            noise=surface.noise,
+            few=few,
+        )
     if not tells:
         return Finding(
             "study.no-signal",
@@ -186,6 +216,16 @@ def _optimum(studied: Studied, objective: str, surface: Surface) -> Finding:
                 explained=f"{surface.explained:.2f}" if surface.explained is not None else "–",
                 detail=detail,
             ),
+            evidence,
+            BOOTSTRAP,
+            studied.study.name,
+        )
+    if surface.extrapolated:
+        return Finding(
+            "study.optimum-extrapolated",
+            "warning",
+            text("Where {objective} is highest is extrapolated", objective=objective),
+            text("{detail} Leave-one-out R² is {explained:.2f}.", detail=detail, explained=surface.explained or 0.0),
             evidence,
             BOOTSTRAP,
             studied.study.name,

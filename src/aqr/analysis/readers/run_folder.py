@@ -14,7 +14,7 @@ import yaml
 from aqr.analysis.language import Message, text
 from aqr.analysis.readers.collect import NOT_SERIES, TP_ERRORS, Records, restart_notes
 from aqr.analysis.readers.settings import config_settings
-from aqr.analysis.run import GROUPS, ClassResult, Evaluation, Run, Setting, Snapshot, Training
+from aqr.analysis.run import GROUPS, WEIGHTS, ClassResult, Evaluation, Run, Setting, Snapshot, Training
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -35,9 +35,10 @@ def read_run_folder(folder: Path) -> Run:
         records.add(iteration, names, [float(fields[name] or 0.0) for name in names])
     notes += restart_notes(records)
     snapshots = {}
+    in_attention = "target" in settings and settings["target"].value == "attention"
     plain = "enable_aqr" in settings and not settings["enable_aqr"].value
     for line in [] if plain else _json_lines(folder / "aqr_stats.jsonl", notes):
-        snapshot = _snapshot(line)
+        snapshot = _snapshot(line, WEIGHTS if in_attention else GROUPS)
         if snapshot is not None:
             snapshots[snapshot.forward] = snapshot
     if snapshots:
@@ -147,12 +148,12 @@ def _flat(line: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _snapshot(line: Mapping[str, Any]) -> Snapshot | None:
+def _snapshot(line: Mapping[str, Any], groups: tuple[str, ...]) -> Snapshot | None:
     forward, ranks = line.get("forward"), line.get("ranks")
     if not isinstance(forward, int):
         return None
     samples: dict[str, dict[str, np.ndarray]] = {}
-    for group in GROUPS:
+    for group in groups:
         stats = {
             name: np.array([number])
             for name, value in _mapping(line.get(group)).items()
@@ -175,6 +176,11 @@ def _snapshot(line: Mapping[str, Any]) -> Snapshot | None:
         queries,
         settings=moved if len(moved) == 2 else {},
         stopped=_mapping(line.get("controller")).get("stopped") is True,
+        gates={
+            name: gate
+            for name in ("lidar_gate", "camera_gate")
+            if (gate := _number(line.get(name))) is not None and math.isfinite(gate)
+        },
     )
 
 

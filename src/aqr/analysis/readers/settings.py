@@ -35,6 +35,7 @@ _SEED: Final = re.compile(r"Set random seed to (\d+)")
 
 _OURS: Final = {
     "enable_aqr": "aqr.enabled",
+    "target": "aqr.target",
     "max_weight_clamp": "aqr.renderer.max_weight_clamp",
     "residual_weight": "aqr.modulator.residual_weight",
     "render_method": "aqr.renderer.render_method",
@@ -83,8 +84,21 @@ def printed_settings(config: str) -> tuple[dict[str, Setting], list[Message]]:
     return settings, notes
 
 
+_FEATURES_ALONE: Final = (
+    "residual_weight",
+    "render_method",
+    "gaussian_sigma",
+    "min_weight_threshold",
+    "modulation_type",
+    "form",
+    "gate",
+    "parameterisation",
+)
+"""Settings that have no effect where weights act in attention."""
+
+
 def config_settings(config: Mapping[str, Any]) -> dict[str, Setting]:
-    """Settings of our config.yaml."""
+    """Settings of our config.yaml, those without effect left out."""
     out = {}
     for name, key in _OURS.items():
         value: Any = config
@@ -92,6 +106,8 @@ def config_settings(config: Mapping[str, Any]) -> dict[str, Setting]:
             value = value.get(part) if isinstance(value, Mapping) else None
         if isinstance(value, str | int | float | bool):
             out[name] = Setting(value, "config")
+    if "target" in out and out["target"].value == "attention":
+        out = {name: one for name, one in out.items() if name not in _FEATURES_ALONE}
     return out
 
 
