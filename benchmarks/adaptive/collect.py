@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from benchmarks.adaptive.arms import arms
 from benchmarks.adaptive.balance import on_test
+from benchmarks.proof.collect import write_lines
 
 from aqr.files import replacing
 from aqr.taxonomy import CLASSES
@@ -38,8 +39,8 @@ def collect(raw: Path, results: Path) -> None:
         curve = _curve(raw / "runs" / path.stem / "aqr_stats.jsonl")
         if curve is not None:
             curves[path.stem] = curve
-    _write(results / RUNS, {"runs": runs, "scene_error": _scene_errors(drawn)})
-    _write(results / CURVES, curves)
+    write_lines(results / RUNS, {"runs": runs, "scene_error": _scene_errors(drawn)})
+    write_lines(results / CURVES, curves)
     study = raw / "study" / "study.json"
     if study.is_file():
         content = json.loads(study.read_text(encoding="utf-8"))
@@ -83,16 +84,3 @@ def _scene_errors(drawn: dict[tuple[str, int], Any]) -> dict[str, dict[str, floa
 
 def _seeds(drawn: dict[tuple[str, int], Any], name: str, beside: str | None) -> list[int]:
     return sorted(seed for one, seed in drawn if one == name and (beside, seed) in drawn)
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """JSON with a line per entry of the outermost list or mapping."""
-    lines = [f"{json.dumps(key)}: {_lines(value)}" for key, value in content.items()]
-    with replacing(path) as partial:
-        partial.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-
-
-def _lines(value: Any) -> str:
-    if isinstance(value, list):
-        return "[\n" + ",\n".join(json.dumps(entry) for entry in value) + "\n]"
-    return json.dumps(value)

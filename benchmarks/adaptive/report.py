@@ -14,6 +14,7 @@ from benchmarks.adaptive.pictures import draw_classes, draw_curves, draw_surface
 from benchmarks.proof.base import KEY_CONDITIONS
 from benchmarks.proof.figures import Difference, Spread, difference, spread
 from benchmarks.proof.plan import FULL, PILOT, TEST
+from benchmarks.proof.sections.wording import interval
 
 from aqr.analysis.findings.study import shown_settings
 from aqr.analysis.readers.study import read_study
@@ -118,18 +119,6 @@ def write_report(results: Path, page: Path) -> None:
         partial.write_text(before + BEGIN + "\n\n" + "\n".join(parts) + "\n" + END + after, encoding="utf-8")
 
 
-def _points(value: float) -> str:
-    return f"{100 * value:+.2f}".replace("-", "−")
-
-
-def _interval(found: Difference | None) -> str:
-    if found is None:
-        return "–"
-    if math.isnan(found.low):
-        return f"{_points(found.value)} (one seed)"
-    return f"{_points(found.value)} [{_points(found.low)}, {_points(found.high)}]"
-
-
 def _setting(found: Results) -> str:
     devices = ", ".join(sorted({run["device"] for run in found.runs}))
     steps = max(run["effort"]["steps"] for run in found.runs)
@@ -149,7 +138,7 @@ def _verdict(found: Results, tested: Studied | None) -> str:
         _, inside, turns, _ = _course(found, "controlled")
         lines.append(
             f"- **Controller**: it holds the change inside its band ({inside} of the second half, turns of the "
-            f"residual: {turns}). {_helps(controlled.low, controlled.high)}: {_interval(controlled)} mAP points "
+            f"residual: {turns}). {_helps(controlled.low, controlled.high)}: {interval(controlled)} mAP points "
             f"against the fixed setting that it starts from ({controlled.seeds} seed{'s' * (controlled.seeds != 1)})."
         )
     if not any(name in found.arms for name in SCHEDULED):
@@ -199,7 +188,7 @@ def _moving(found: Results) -> str:
         change, inside, turns, last = _course(found, name)
         rows.append(
             f"| {name}: {arm.says} | {len(found.value(name, 'mAP'))} | {100 * found.mean(name, 'mAP'):.2f} | "
-            f"{arm.beside or '–'} | {_interval(found.difference(name, 'mAP'))} | "
+            f"{arm.beside or '–'} | {interval(found.difference(name, 'mAP'))} | "
             f"{change} | {inside} | {turns} | {last} |\n"
         )
     paired = (
@@ -251,7 +240,7 @@ def _classes(found: Results) -> str:
     ]
     rows += [
         f"| {name}: {found.arms[name].says} | {len(found.pairs(name, 'mAP'))} | "
-        + " | ".join(_interval(found.difference(name, figure)) for figure in shown)
+        + " | ".join(interval(found.difference(name, figure)) for figure in shown)
         + " |\n"
         for name in names
     ]

@@ -40,14 +40,14 @@ def collect(raw: Path, results: Path) -> None:
     """
     for base in BASES:
         if (raw / f"{base}.json").exists():
-            _write(results / f"{base}.json", _base(raw / f"{base}.json"))
+            write_lines(results / f"{base}.json", _base(raw / f"{base}.json"))
     for course in COURSES.values():
         if not (raw / course.name).exists():
             continue
         content, weights = _runs(raw, course)
-        _write(results / f"{course.name}.json", content)
+        write_lines(results / f"{course.name}.json", content)
         if course == FROM_BASE:
-            _write(results / WEIGHTS, weights)
+            write_lines(results / WEIGHTS, weights)
         arms = {run["arm"] for run in content["runs"]}
         log.info("%s: %d runs of %d arms", course.name, len(content["runs"]), len(arms))
 
@@ -124,7 +124,7 @@ def _scene_errors(
     return errors
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
+def write_lines(path: Path, content: Mapping[str, Any]) -> None:
     """JSON with a line per entry of the outermost list or mapping."""
     lines = [f"{json.dumps(key)}: {_lines(value)}" for key, value in content.items()]
     with replacing(path) as partial:

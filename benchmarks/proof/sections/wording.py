@@ -11,7 +11,7 @@ from benchmarks.proof.figures import CLEAN, FAILURES, Difference
 
 
 def points(value: float) -> str:
-    return f"{100 * value:+.2f}"
+    return f"{100 * value:+.2f}".replace("-", "−")
 
 
 def interval(found: Difference | None) -> str:
