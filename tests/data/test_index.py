@@ -418,6 +418,7 @@ def test_a_cache_that_needs_pickle_is_not_opened(own_world: Path, builds: list[s
 def test_a_write_protected_version_is_cached_elsewhere(
     own_world: Path, tmp_path: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     folder = own_world / "v1.0-mini"
     folder.chmod(0o555)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from aqr.data.index import Annotations, Calibrations, Images, Index, Samples, Scans, Scenes
 from aqr.data.tables import TABLES
 from aqr.errors import InputError
+from aqr.files import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +57,13 @@ def key_of(root: Path, version: str) -> str:
 
 
 def place_of(root: Path, version: str, cache: Path | None) -> Path:
-    """File of the cached index: in `cache`, else in the version folder, else (write-protected) in ~/.cache/aqr."""
+    """File of the cached index: in `cache`, else in the version folder, else (write-protected) with the user."""
     folder = root / version
     # Permission bits are asked as well, for os.access lets root write into write-protected data.
     if cache is None and os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222:
         return folder / NAME
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    return (cache or Path.home() / ".cache" / "aqr") / f"{version}-{name}{NAME}"
+    return (cache or cache_folder()) / f"{version}-{name}{NAME}"
 
 
 def save(path: Path, key: str, index: Index) -> None:
