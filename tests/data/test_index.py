@@ -454,6 +454,7 @@ def as_another_user() -> Iterator[None]:
     if os.getuid():
         yield
         return
+    "".encode("cp437")  # what zipfile needs, where the library itself lies in root's own folder
     os.setresuid(12345, 12345, 0)
     try:
         yield
