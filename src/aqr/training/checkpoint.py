@@ -144,6 +144,18 @@ def read_adaptation(path: Path) -> dict[str, Any]:
     return moved
 
 
+def read_step(path: Path) -> int | None:
+    """Steps done when a checkpoint or a final.safetensors was written; None for files that do not say.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return Checkpoint.load(path).step
+    step = _read_safetensors_metadata(path).get("step", "")
+    return int(step) if step.isdecimal() else None
+
+
 def without_pretrained(config: Config) -> Config:
     """The config of a detector whose weights are all about to be loaded: none are fetched to start from."""
     return _with_image(config, config.detector.image.model_copy(update={"pretrained": None}))

@@ -21,7 +21,7 @@ from aqr.training.callbacks import Checkpointer, Evaluator
 from aqr.training.checkpoint import Checkpoint, load_weights, stating_backbone, without_pretrained
 from aqr.training.console import TrainingProgress, progress_bar, quiet_lightning, speaking
 from aqr.training.denormals import flushed_denormals
-from aqr.training.evaluation import METRICS, Evaluation, evaluate
+from aqr.training.evaluation import Evaluation, evaluate, scored_step
 from aqr.training.module import TrainingModule
 from aqr.training.ranks import Processes
 from aqr.training.recorder import Recorder
@@ -83,7 +83,7 @@ def train(
     config = stating_backbone(config, stored)
     checkpoint = None if stored is None else _last_checkpoint(folder, stored, config)
     if checkpoint is not None and checkpoint.step >= config.train.steps:
-        return _finished(folder, config)
+        return _finished(folder, config, checkpoint.step)
     with quiet_lightning():
         trainer = _trainer(config, 0 if checkpoint is None else checkpoint.step, folder.path)
         if trainer.is_global_zero and folder.holds_run() and not resume:
@@ -135,8 +135,9 @@ def _module(config: Config, checkpoint: Checkpoint | None) -> tuple[TrainingModu
     return module, [f"weights from {config.train.init_from}", *(f"  {line}" for line in report.lines())]
 
 
-def _finished(folder: RunFolder, config: Config) -> Path:
-    if not (folder.evaluation(config.data.val_split) / METRICS).is_file():
+def _finished(folder: RunFolder, config: Config, step: int) -> Path:
+    """Score the detector where that was left undone, as by a run that was stopped during its last evaluation."""
+    if scored_step(folder.evaluation(config.data.val_split)) != step:
         root = config.data.root if config.data.kind == "nuscenes" else None
         evaluate(folder.path, root=root, split=config.data.val_split)
     return folder.path
