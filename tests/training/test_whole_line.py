@@ -153,7 +153,7 @@ def test_a_finished_run_is_scored_where_it_is_resumed_with_other_data(run: Path,
 
 
 def test_a_run_that_stopped_during_its_last_evaluation_is_scored_as_it_ended(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = []
     scoring = evaluation.Evaluation.run
@@ -172,6 +172,7 @@ def test_a_run_that_stopped_during_its_last_evaluation_is_scored_as_it_ended(
     for _ in range(2):
         train(config, tmp_path / "run", resume=True, show=False)
         assert asked == [1, 2, 2]
+    assert capsys.readouterr().out == "", "show=False"
     assert json.loads((scores / "metrics.json").read_text())["step"] == 2
     evaluate(tmp_path / "run" / "checkpoints" / "last.ckpt", out=tmp_path / "again", show=False)
     for name in ("results.json", "metrics.json"):

@@ -83,7 +83,7 @@ def train(
     config = stating_backbone(config, stored)
     checkpoint = None if stored is None else _last_checkpoint(folder, stored, config)
     if checkpoint is not None and checkpoint.step >= config.train.steps:
-        return _finished(folder, config, checkpoint.step)
+        return _finished(folder, config, checkpoint.step, show)
     with quiet_lightning():
         trainer = _trainer(config, 0 if checkpoint is None else checkpoint.step, folder.path)
         if trainer.is_global_zero and folder.holds_run() and not resume:
@@ -135,11 +135,11 @@ def _module(config: Config, checkpoint: Checkpoint | None) -> tuple[TrainingModu
     return module, [f"weights from {config.train.init_from}", *(f"  {line}" for line in report.lines())]
 
 
-def _finished(folder: RunFolder, config: Config, step: int) -> Path:
+def _finished(folder: RunFolder, config: Config, step: int, show: bool) -> Path:
     """Score the detector where that was left undone, as by a run that was stopped during its last evaluation."""
     if scored_step(folder.evaluation(config.data.val_split)) != step:
         root = config.data.root if config.data.kind == "nuscenes" else None
-        evaluate(folder.path, root=root, split=config.data.val_split)
+        evaluate(folder.path, root=root, split=config.data.val_split, show=show)
     return folder.path
 
 
