@@ -95,6 +95,7 @@ def test_two_ranks_train_as_one_process_on_the_joint_batch(tmp_path: Path) -> No
         assert ours == pytest.approx(expected, rel=1e-4)
     ends = [Checkpoint.load(RunFolder(tmp_path / name).last_checkpoint) for name in ("two", "one")]
     torch.testing.assert_close(ends[0].detector, ends[1].detector, rtol=1e-4, atol=1e-5)
+    assert [end.world_size for end in ends] == [2, 1]
     snapshot = json.loads((tmp_path / "two" / "aqr_stats.jsonl").read_text().splitlines()[0])
     pooled = json.loads((tmp_path / "one" / "aqr_stats.jsonl").read_text().splitlines()[0])
     assert (snapshot["ranks"], pooled["ranks"]) == (2, 1)

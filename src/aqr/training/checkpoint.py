@@ -38,7 +38,7 @@ class Checkpoint:
     """Everything a run needs to go on as if it had never stopped.
 
     Random state is missing on purpose: each step's is derived from (seed, step, rank), and the order of samples from
-    (seed, step).
+    (seed, step, number of ranks).
 
     Attributes:
         step: steps done, skipped ones included.
@@ -50,6 +50,7 @@ class Checkpoint:
         window: sums of the metrics since the last log step.
         config: the resolved config, YAML.
         adaptation: settings that training moves, and the controller's memory; empty where nothing moves.
+        world_size: ranks of the run; None in checkpoints that do not say.
     """
 
     step: int
@@ -61,6 +62,7 @@ class Checkpoint:
     window: dict[str, Any]
     config: str
     adaptation: dict[str, Any] = field(default_factory=dict)
+    world_size: int | None = None
 
     def save(self, path: Path) -> None:
         """Write atomically; the file holds tensors and plain values only."""
@@ -81,7 +83,7 @@ class Checkpoint:
             InputError: if the file is missing, damaged, holds more than tensors and plain values, or is no checkpoint
                 of a run.
         """
-        values = {"adaptation": {}} | _read_pickle(path)
+        values = {"adaptation": {}, "world_size": None} | _read_pickle(path)
         if values.pop("format", None) != FORMAT or values.keys() != {f.name for f in dataclasses.fields(cls)}:
             raise InputError(f"{path}: is no checkpoint of an aqr run; give one from a run folder's checkpoints/")
         return cls(**values)

@@ -74,8 +74,8 @@ def train(
 
     Raises:
         InputError: if the folder already holds a run and `resume` is off, if the config of a resumed run differs in a
-            setting that changes what is learned, if data, checkpoint or devices are not there, or if 50 steps in a
-            row were not finite.
+            setting that changes what is learned or its number of processes from that before, if data, checkpoint or
+            devices are not there, or if 50 steps in a row were not finite.
     """
     folder = RunFolder(Path(run_dir))
     console = Console(stderr=True, quiet=not show)
@@ -88,6 +88,11 @@ def train(
         trainer = _trainer(config, 0 if checkpoint is None else checkpoint.step, folder.path)
         if trainer.is_global_zero and folder.holds_run() and not resume:
             raise InputError(f"{folder.path}: already holds a run; continue it with --resume or name another --run-dir")
+        if checkpoint is not None and checkpoint.world_size not in (None, trainer.world_size):
+            raise InputError(
+                f"{folder.last_checkpoint}: is of a run of {checkpoint.world_size} processes, and {trainer.world_size} "
+                "would see other samples; resume on as many nodes and GPUs as before"
+            )
         module, notes = _module(config, checkpoint)
         if config.train.compile:
             module.detector.compile_parts()
