@@ -143,6 +143,15 @@ def test_a_run_that_only_skips_stops_with_one_sentence(
         train(small_config(steps=100), tmp_path)
 
 
+def test_skipped_steps_in_a_row_are_counted_across_a_resume(fakes: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    poison(fakes, set(range(3, 100)))
+    fakes.setattr(module, "SKIPPED_IN_ROW_LIMIT", 5)
+    for resume in (False, True):  # from step 5, at which two of the five have been skipped
+        with pytest.raises(InputError, match="stopped at step 8: 5 steps in a row were not finite"):
+            train(small_config(), tmp_path, resume=resume)
+    assert Checkpoint.load(RunFolder(tmp_path).last_checkpoint).skipped_in_row == 2
+
+
 @pytest.mark.parametrize("precision", ["bf16", "16"])
 def test_mixed_precision_trains(fakes: pytest.MonkeyPatch, tmp_path: Path, precision: str) -> None:
     train(small_config(precision=precision, steps=30), tmp_path)
@@ -214,9 +223,7 @@ def test_a_run_resumes_only_on_as_many_processes_as_it_was_started_on(
     saved = Checkpoint.load(last)
     assert saved.world_size == 1
     replace(saved, step=5, world_size=2).save(last)
-    with pytest.raises(
-        InputError, match=r"last\.ckpt: is of a run of 2 processes, and 1 would see other samples; resume"
-    ):
+    with pytest.raises(InputError, match=r"last\.ckpt: is of a run of 2 processes, and 1 would see other samples;"):
         train(small_config(steps=6), tmp_path, resume=True)
     old = torch.load(last, weights_only=True)
     del old["world_size"]
