@@ -65,7 +65,7 @@ def same(a: Sample, b: Sample, *fields: str) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_a_failure_changes_its_sensors_and_nothing_else(world: Path, kind: Kind) -> None:
-    """`object_failure` finds no point in a box of this world: there it changes nothing at all."""
+    """`object_failure` finds no point in a box of this world and changes nothing; the next test is of it alone."""
     clean = dataset(world)
     for severity in kind.severities:
         failing = dataset(world, Corruption(Failure(kind.name, severity)))
@@ -85,13 +85,12 @@ PER_OBJECT = (1, 5, 120)
 
 
 class Crowded(NuScenesDataset):
-    """Keyframes whose sweep holds `PER_OBJECT` points in the objects, which they name as their intensity, and ground."""
+    """Keyframes whose sweep holds ground and `PER_OBJECT` points in the objects, named by their intensity."""
 
     def scan(self, row: int) -> Any:
         (sample,) = np.flatnonzero(self.index.samples.scan == row)
-        boxes = lidar_boxes(
-            self.index.ground_truth(np.array([sample])), frame_of(self.index, int(sample)).lidar_to_global
-        )
+        to_global = frame_of(self.index, int(sample)).lidar_to_global
+        boxes = lidar_boxes(self.index.ground_truth(np.array([sample])), to_global)
         random = np.random.default_rng(row)
         owner = np.repeat(np.arange(len(boxes)), np.resize(PER_OBJECT, len(boxes)))
         inside = random.uniform(-0.4, 0.4, (len(owner), 3)) * boxes[owner, 3:6]
@@ -124,7 +123,7 @@ def test_any_object_of_a_sample_may_lose_its_points_however_many_it_has(world: P
         for points, objects in counts.items():
             gone = sum(PER_OBJECT[number % 3] == points for _, number in lost)
             assert abs(gone - chance * objects) < 4 * np.sqrt(chance * (1 - chance) * objects)
-            assert objects > 40
+            assert objects > 30
         lost_before = lost
 
 
