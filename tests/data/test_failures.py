@@ -125,6 +125,8 @@ def test_any_object_of_a_sample_may_lose_its_points_however_many_it_has(world: P
             assert abs(gone - chance * objects) < 4 * np.sqrt(chance * (1 - chance) * objects)
             assert objects > 30
         lost_before = lost
+    unseen = {(i, int(n)) for i in range(len(clean)) for n in np.flatnonzero(clean.plan(Draw(i, 0, 0)).num_pts == 0)}
+    assert unseen & lost, "also those that the tables call empty"
 
 
 @pytest.mark.parametrize("failure", EVERY, ids=str)
