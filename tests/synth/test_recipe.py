@@ -41,6 +41,6 @@ def test_scenes_are_those_of_their_recipe() -> None:
     digest = hashlib.sha256(json.dumps(scenes).encode()).hexdigest()[:16]
     assert digest == DIGESTS.get(RECIPE), (
         f"the scenes of recipe {RECIPE} have changed. A world begun by an earlier version would be continued with "
-        "other scenes, and its cached tables be taken for those of the new one: if the change is meant, raise RECIPE in "
-        f"aqr/synth/world.py and add the digest {digest} under the new number"
+        "other scenes, and its cached tables be taken for those of the new one. If the change is meant, raise RECIPE "
+        f"in aqr/synth/world.py and add the digest {digest} under the new number"
     )
