@@ -1,15 +1,30 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and where those go that can be made again."""
 
 from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from aqr.errors import InputError
+
+
+def cache_folder() -> Path:
+    """This user's folder for files that can be made again: `aqr` in $XDG_CACHE_HOME, where not set in ~/.cache.
+
+    A user without a home directory has one in the folder for temporary files.
+    """
+    stated = os.environ.get("XDG_CACHE_HOME")
+    if stated:
+        return Path(stated) / "aqr"
+    try:
+        return Path.home() / ".cache" / "aqr"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"aqr-{os.getuid()}"
 
 
 @contextmanager

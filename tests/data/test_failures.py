@@ -16,7 +16,7 @@ from aqr.data.failures.drawing import draw_harm
 from aqr.data.failures.harm import Corruption
 from aqr.data.loader import eval_loader, train_loader
 from aqr.data.points import load_points
-from aqr.data.samples import Sample
+from aqr.data.samples import Sample, frame_of, lidar_boxes
 from aqr.data.sampling import Draw
 from aqr.errors import InputError
 
@@ -66,7 +66,7 @@ def same(a: Sample, b: Sample, *fields: str) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_a_failure_changes_its_sensors_and_nothing_else(world: Path, kind: Kind) -> None:
-    """`object_failure` finds no point in a box of this world: there it changes nothing at all."""
+    """`object_failure` finds no point in a box of this world and changes nothing; the next test is of it alone."""
     clean = dataset(world)
     for severity in kind.severities:
         failing = dataset(world, Corruption(Failure(kind.name, severity)))
@@ -80,6 +80,54 @@ def test_a_failure_changes_its_sensors_and_nothing_else(world: Path, kind: Kind)
             assert b.images.shape == a.images.shape
         sensor = {"points"} if LIDAR in kind.needs else {"images"}
         assert set(changed) == {"spatial_misalignment": {"lidar2img"}, "object_failure": set()}.get(kind.name, sensor)
+
+
+PER_OBJECT = (1, 5, 120)
+
+
+class Crowded(NuScenesDataset):
+    """Keyframes whose sweep holds ground and `PER_OBJECT` points in the objects, named by their intensity."""
+
+    def scan(self, row: int) -> Any:
+        (sample,) = np.flatnonzero(self.index.samples.scan == row)
+        to_global = frame_of(self.index, int(sample)).lidar_to_global
+        boxes = lidar_boxes(self.index.ground_truth(np.array([sample])), to_global)
+        random = np.random.default_rng(row)
+        owner = np.repeat(np.arange(len(boxes)), np.resize(PER_OBJECT, len(boxes)))
+        inside = random.uniform(-0.4, 0.4, (len(owner), 3)) * boxes[owner, 3:6]
+        cos, sin = np.cos(boxes[owner, 6]), np.sin(boxes[owner, 6])
+        x, y = cos * inside[:, 0] - sin * inside[:, 1], sin * inside[:, 0] + cos * inside[:, 1]
+        points = np.c_[np.c_[x, y, inside[:, 2]] + boxes[owner, :3], owner, np.zeros(len(owner))]
+        ground = np.c_[random.uniform(-500, 500, (40, 2)), np.full((40, 3), [-900, 200, 0])]
+        return np.concatenate([points, ground]).astype(np.float32)
+
+
+def test_any_object_of_a_sample_may_lose_its_points_however_many_it_has(world: Path) -> None:
+    settings = config(world)
+    data = settings.data.model_copy(update={"sweeps": 0})
+    arguments: dict[str, Any] = {"training": False, "pc_range": settings.detector.pc_range}
+    lost_before: set[tuple[int, int]] = set()
+    for severity, chance in ((1, 0.25), (2, 0.5), (3, 0.75)):
+        corruption = Corruption(Failure("object_failure", severity))
+        failing = Crowded(data, settings.sensors, "mini_train", corruption=corruption, **arguments)
+        clean = Crowded(data, settings.sensors, "mini_train", **arguments)
+        lost, counts = set[tuple[int, int]](), Counter[int]()
+        for i in range(len(clean)):
+            before, after = (np.bincount(one[i].points[:, 3].astype(int), minlength=201) for one in (clean, failing))
+            objects = len(clean[i].boxes)
+            assert before[200] == after[200] == 40
+            assert ((after == before) | (after == 0)).all()
+            assert (before[:objects] == np.resize(PER_OBJECT, objects)).all()
+            lost |= {(i, int(number)) for number in np.flatnonzero(after != before)}
+            counts.update(before[:objects].tolist())
+        assert lost_before < lost
+        for points, objects in counts.items():
+            gone = sum(PER_OBJECT[number % 3] == points for _, number in lost)
+            assert abs(gone - chance * objects) < 4 * np.sqrt(chance * (1 - chance) * objects)
+            assert objects > 30
+        lost_before = lost
+    unseen = {(i, int(n)) for i in range(len(clean)) for n in np.flatnonzero(clean.plan(Draw(i, 0, 0)).num_pts == 0)}
+    assert unseen & lost, "also those that the tables call empty"
 
 
 @pytest.mark.parametrize("failure", EVERY, ids=str)

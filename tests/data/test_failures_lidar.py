@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aqr.data.failures import lidar
@@ -41,6 +41,15 @@ def test_beams_left_are_those_of_the_benchmark(count: int, rings: range) -> None
     assert len(left) == 50 * count
 
 
+@given(absent=st.sets(st.integers(0, 31), max_size=29), count=st.sampled_from([16, 8, 4]))
+@example(absent={31}, count=4)
+def test_beams_without_a_return_do_not_change_which_of_the_others_are_left(absent: set[int], count: int) -> None:
+    points = sweep_of(32, 3)
+    seen = points[~np.isin(points[:, 4], list(absent))]
+    left = lidar.keep_beams(points, count)
+    np.testing.assert_array_equal(lidar.keep_beams(seen, count), left[~np.isin(left[:, 4], list(absent))])
+
+
 @pytest.mark.parametrize("ring", [0.0, 0.5])
 def test_beams_without_a_ring_index_come_from_elevation(ring: float) -> None:
     points = sweep_of(32, 50)
@@ -49,7 +58,7 @@ def test_beams_without_a_ring_index_come_from_elevation(ring: float) -> None:
     np.testing.assert_array_equal(lidar.keep_beams(unnamed, 4)[:, :3], lidar.keep_beams(points, 4)[:, :3])
 
 
-@given(beams=st.integers(5, 128), count=st.sampled_from([16, 8, 4]))
+@given(beams=st.integers(32, 128), count=st.sampled_from([16, 8, 4]))
 def test_any_lidar_keeps_the_beams_asked_for(beams: int, count: int) -> None:
     points = np.zeros((beams, 5), dtype=np.float32)
     points[:, 4] = np.arange(beams)

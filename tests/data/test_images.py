@@ -85,6 +85,11 @@ def test_inference_covers_the_window_keeps_the_bottom_and_the_middle() -> None:
     assert place((900, 1600), (448, 640)) == ImageTransform((900, 1600), (448, 796), 0, 78, (448, 640))
 
 
+def test_the_window_lies_between_the_left_edge_and_the_right_one() -> None:
+    lefts = [place((450, 800), (320, 800), 1.25, across).left for across in (0.0, 0.25, 0.5, 1.0)]
+    assert lefts == [0, 50, 100, 200]
+
+
 @settings(deadline=None)
 @given(
     source=st.tuples(st.integers(8, 2000), st.integers(8, 2000)),

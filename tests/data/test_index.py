@@ -2,9 +2,13 @@ import json
 import logging
 import os
 import pickle
+import shutil
+import stat
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -343,7 +347,7 @@ def test_the_cache_is_used_until_a_table_changes(own_world: Path, edit: Edit, bu
     third = open_index(own_world, "v1.0-mini")
     assert len(builds) == 2
     assert 77 in third.annotations.num_lidar_pts
-    assert not list((own_world / "v1.0-mini").glob("*.part"))
+    assert [path.name for path in (own_world / "v1.0-mini").glob(".*")] == [cache.NAME]
 
 
 def test_the_cache_holds_a_data_set_without_a_camera(own_world: Path, edit: Edit, builds: list[str]) -> None:
@@ -418,6 +422,7 @@ def test_a_cache_that_needs_pickle_is_not_opened(own_world: Path, builds: list[s
 def test_a_write_protected_version_is_cached_elsewhere(
     own_world: Path, tmp_path: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     folder = own_world / "v1.0-mini"
     folder.chmod(0o555)
@@ -429,6 +434,65 @@ def test_a_write_protected_version_is_cached_elsewhere(
     assert len(builds) == 1
     assert not (folder / cache.NAME).exists()
     assert len(list((tmp_path / "home/.cache/aqr").iterdir())) == 1
+
+
+@pytest.fixture
+def open_to_all(own_world: Path) -> Iterator[Path]:
+    """The world in a folder that other users reach, in which they may write."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        root = Path(name) / "world"
+        shutil.copytree(own_world, root)
+        for folder in (root, root / "v1.0-mini"):
+            folder.chmod(0o777)
+        yield root
+
+
+@contextmanager
+def as_another_user() -> Iterator[None]:
+    """Root becomes somebody else for a while; others cannot, and lose the file's permission bits instead."""
+    if os.getuid():
+        yield
+        return
+    "".encode("cp437")  # what zipfile needs, where the library itself lies in root's own folder
+    os.setresuid(12345, 12345, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+def test_users_of_one_data_folder_share_its_cache(open_to_all: Path, builds: list[str]) -> None:
+    mask = os.umask(0o022)
+    try:
+        open_index(open_to_all, "v1.0-mini")
+    finally:
+        os.umask(mask)
+    kept = open_to_all / "v1.0-mini" / cache.NAME
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o644
+    with as_another_user():
+        open_index(open_to_all, "v1.0-mini")
+    assert len(builds) == 1
+
+
+def test_a_cache_that_may_not_be_read_is_left_alone(
+    open_to_all: Path, builds: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = open_index(open_to_all, "v1.0-mini")
+    kept = open_to_all / "v1.0-mini" / cache.NAME
+    kept.chmod(0)
+    before = kept.stat()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(open_to_all / "mine"))
+    with caplog.at_level(logging.WARNING, "aqr"), as_another_user():
+        assert same(open_index(open_to_all, "v1.0-mini"), first)
+        assert same(open_index(open_to_all, "v1.0-mini"), first)
+        assert cache.load(kept, "", open_to_all, "v1.0-mini", None) is None
+    assert len(builds) == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{kept}: may not be read; reading the tables instead"
+    ]
+    assert (kept.stat().st_ino, kept.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert len(list((open_to_all / "mine" / "aqr").iterdir())) == 1
 
 
 def test_a_cache_folder_of_ones_own(own_world: Path, tmp_path: Path, builds: list[str]) -> None:

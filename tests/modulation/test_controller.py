@@ -135,6 +135,17 @@ def test_a_band_out_of_reach_is_said_once_and_then_nothing_moves(
     }
 
 
+def test_it_does_not_give_up_inside_the_band_where_nothing_is_left_to_move() -> None:
+    """At the ends, 0.6 · 0.425 = 25.5 % lies in the band, though too far from its middle to rest."""
+    loop = Loop(Controller(ControllerSettings(patience=2)), 0.7)
+    decisions = loop.run(linear(0.425), 200)
+    assert (loop.residual, loop.clamp) == pytest.approx((0.4, 3.0))
+    assert loop.controller.state.moving
+    assert not decisions[-1].stopped
+    # And so it still answers where the plant changes.
+    assert loop.run(linear(0.8), 60, 200)[-1].residual_weight == pytest.approx(1 - 0.275 / 0.8, abs=0.01)
+
+
 @given(at=st.integers(0, 80), seed=st.integers(0, 20))
 def test_going_on_from_its_state_is_bitwise_the_same(at: int, seed: int) -> None:
     noise = np.random.default_rng(seed).normal(0, 0.02, 100)

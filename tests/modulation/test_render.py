@@ -59,6 +59,18 @@ def test_maps_keep_their_bounds(method, scene, sigma, threshold, clamp) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_map_is_zero_below_the_threshold_itself_and_untouched_from_there_to_the_clamp(method: RenderMethod) -> None:
+    """Queries in the middles of cells and far apart, so that each makes of its own cell what its weight says."""
+    cells = torch.tensor([[[[3.5 + 9 * i, 3.5] for i in range(6)]]], dtype=torch.float64)
+    sites = Sites(cells, torch.ones(1, 1, 6, dtype=torch.bool), (7, 52))
+    peak = splat(torch.ones(1, 1, 6, dtype=torch.float64), sites, method, 0.5)[0, 0, 3, 3].item()
+    values = [0.01, 0.099, 0.101, 0.199, 1.999, 2.5]
+    weights = torch.tensor([[values]], dtype=torch.float64) / peak
+    soft = sigmoid_map(weights, sites, method, 0.5, 0.1, 2.0)
+    assert soft[0, 0, 3, 3::9].tolist() == pytest.approx([0, 0, 0.101, 0.199, 1.999, 2.0], rel=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_nothing_visible_leaves_the_neutral_map(method: RenderMethod) -> None:
     sites = Sites(torch.zeros(1, 1, 3, 2), torch.zeros(1, 1, 3, dtype=torch.bool), SIZE)
     weights = torch.ones(1, 1, 3)

@@ -78,6 +78,12 @@ def test_the_controller_moves_a_real_run_and_says_so(fakes: pytest.MonkeyPatch, 
     assert settings_of(detector.aqr)["residual_weight"] == final["residual_weight"]
 
 
+@pytest.mark.parametrize(("start", "first"), [(0, 2), (3, 4), (4, 6), (5, 6)])
+def test_the_first_measurement_comes_after_the_steps_before_it(start: int, first: int) -> None:
+    adaptation = Adaptation(config_of({"controller": CONTROLLER["controller"] | {"start": start}}))
+    assert [step for step in range(1, 11) if adaptation.measures(step)] == list(range(first, 11, 2))
+
+
 @pytest.mark.parametrize("aqr", [CONTROLLER, SCHEDULE], ids=["controller", "schedule"])
 def test_a_resumed_run_is_bitwise_the_uninterrupted_one(
     fakes: pytest.MonkeyPatch, tmp_path: Path, aqr: dict[str, Any]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import run_counts
 import run_fake
 import torch
 from processes import Ended, start
@@ -95,6 +96,7 @@ def test_two_ranks_train_as_one_process_on_the_joint_batch(tmp_path: Path) -> No
         assert ours == pytest.approx(expected, rel=1e-4)
     ends = [Checkpoint.load(RunFolder(tmp_path / name).last_checkpoint) for name in ("two", "one")]
     torch.testing.assert_close(ends[0].detector, ends[1].detector, rtol=1e-4, atol=1e-5)
+    assert [end.world_size for end in ends] == [2, 1]
     snapshot = json.loads((tmp_path / "two" / "aqr_stats.jsonl").read_text().splitlines()[0])
     pooled = json.loads((tmp_path / "one" / "aqr_stats.jsonl").read_text().splitlines()[0])
     assert (snapshot["ranks"], pooled["ranks"]) == (2, 1)
@@ -118,3 +120,33 @@ def test_a_step_poisoned_on_one_rank_is_skipped_on_both(tmp_path: Path) -> None:
     for step in range(6):
         for name in parameters:
             assert torch.equal(traces[0][step][name], traces[1][step][name])
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What two ranks that differ have told each other."""
+    folder = tmp_path_factory.mktemp("told")
+    ended = start(run_counts.tell, {"folder": folder, "output": folder / "said"}, ranks=2)
+    assert ended.codes == [0, 0], ended.said
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def test_a_layer_that_one_rank_uses_learns_on_both(told: list[dict[str, Any]]) -> None:
+    for first, second in zip(told[0]["steps"], told[1]["steps"], strict=True):
+        assert {name.partition(".")[0] for name in first["own"]} == {"shared"}
+        assert {name.partition(".")[0] for name in second["own"]} == {"shared", "other"}
+        assert first["averaged"].keys() == second["averaged"].keys() == second["own"].keys()
+        for name, gradient in second["own"].items():
+            expected = (gradient + first["own"].get(name, torch.zeros(()))) / 2
+            assert expected.abs().max() > 0.1
+            for rank in (first, second):
+                torch.testing.assert_close(rank["averaged"][name], expected)
+        torch.testing.assert_close(first["weights"], second["weights"], rtol=0, atol=0)
+    before, after = (step["weights"] for step in told[0]["steps"])
+    changed = {name.partition(".")[0] for name in after if not torch.equal(before[name], after[name])}
+    assert changed == {"shared", "other"}
+
+
+def test_losses_are_divided_by_the_mean_of_the_ranks_counts_and_by_one_at_least(told: list[dict[str, Any]]) -> None:
+    for rank in told:
+        assert rank["counts"].tolist() == [5.5, 1.0, 2.5, 1.0]

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,15 @@ def test_a_run_that_only_skips_stops_with_one_sentence(
         train(small_config(steps=100), tmp_path)
 
 
+def test_skipped_steps_in_a_row_are_counted_across_a_resume(fakes: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    poison(fakes, set(range(3, 100)))
+    fakes.setattr(module, "SKIPPED_IN_ROW_LIMIT", 5)
+    for resume in (False, True):  # from step 5, at which two of the five have been skipped
+        with pytest.raises(InputError, match="stopped at step 8: 5 steps in a row were not finite"):
+            train(small_config(), tmp_path, resume=resume)
+    assert Checkpoint.load(RunFolder(tmp_path).last_checkpoint).skipped_in_row == 2
+
+
 @pytest.mark.parametrize("precision", ["bf16", "16"])
 def test_mixed_precision_trains(fakes: pytest.MonkeyPatch, tmp_path: Path, precision: str) -> None:
     train(small_config(precision=precision, steps=30), tmp_path)
@@ -203,6 +213,23 @@ def test_a_run_resumes_only_with_what_it_learned_by(fakes: pytest.MonkeyPatch, t
     train(small_config(steps=2), tmp_path)
     with pytest.raises(InputError, match=r"started with another train\.lr;"):
         train(small_config(steps=2, lr=0.1), tmp_path, resume=True)
+
+
+def test_a_run_resumes_only_on_as_many_processes_as_it_was_started_on(
+    fakes: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    train(small_config(steps=6), tmp_path)
+    last = RunFolder(tmp_path).last_checkpoint
+    saved = Checkpoint.load(last)
+    assert saved.world_size == 1
+    replace(saved, step=5, world_size=2).save(last)
+    with pytest.raises(InputError, match=r"last\.ckpt: is of a run of 2 processes, and 1 would see other samples;"):
+        train(small_config(steps=6), tmp_path, resume=True)
+    old = torch.load(last, weights_only=True)
+    del old["world_size"]
+    torch.save(old, last)
+    train(small_config(steps=6), tmp_path, resume=True)
+    assert (Checkpoint.load(last).step, Checkpoint.load(last).world_size) == (6, 1)
 
 
 def test_a_run_starts_from_given_weights_and_says_so(

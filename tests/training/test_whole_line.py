@@ -152,6 +152,34 @@ def test_a_finished_run_is_scored_where_it_is_resumed_with_other_data(run: Path,
     assert (run / "eval" / "mini_train" / "metrics.json").is_file()
 
 
+def test_a_run_that_stopped_during_its_last_evaluation_is_scored_as_it_ended(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+    scoring = evaluation.Evaluation.run
+
+    def stopping(self: evaluation.Evaluation, *arguments: Any) -> Any:
+        asked.append(arguments[-1])
+        if len(asked) == 2:
+            raise KeyError("the machine is gone")
+        return scoring(self, *arguments)
+
+    monkeypatch.setattr(evaluation.Evaluation, "run", stopping)
+    config, scores = tiny(world, steps=2, val_every=1, lr=1e-2), tmp_path / "run" / "eval" / "mini_val"
+    with pytest.raises(KeyError):
+        train(config, tmp_path / "run", show=False)
+    assert json.loads((scores / "metrics.json").read_text())["step"] == 1
+    for _ in range(2):
+        train(config, tmp_path / "run", resume=True, show=False)
+        assert asked == [1, 2, 2]
+    assert capsys.readouterr().out == "", "show=False"
+    assert json.loads((scores / "metrics.json").read_text())["step"] == 2
+    evaluate(tmp_path / "run" / "checkpoints" / "last.ckpt", out=tmp_path / "again", show=False)
+    for name in ("results.json", "metrics.json"):
+        again = json.loads((tmp_path / "again" / name).read_text())
+        assert json.loads((scores / name).read_text()) | {"eval_time": 0} == again | {"eval_time": 0}
+
+
 def test_a_run_that_stopped_goes_on_exactly(
     run: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import numpy.typing as npt
 from aqr.data.index import Annotations, Calibrations, Images, Index, Samples, Scans, Scenes
 from aqr.data.tables import TABLES
 from aqr.errors import InputError
+from aqr.files import cache_folder, replacing
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +56,18 @@ def key_of(root: Path, version: str) -> str:
 
 
 def place_of(root: Path, version: str, cache: Path | None) -> Path:
-    """File of the cached index: in `cache`, else in the version folder, else (write-protected) in ~/.cache/aqr."""
+    """File of the cached index: in `cache`, else in the version folder, else with the user.
+
+    The latter where the version folder is write-protected or holds another user's file that may not be read.
+    """
     folder = root / version
+    own = folder / NAME
+    readable = os.access(own, os.R_OK) or not own.exists()
     # Permission bits are asked as well, for os.access lets root write into write-protected data.
-    if cache is None and os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222:
-        return folder / NAME
+    if cache is None and readable and os.access(folder, os.W_OK) and folder.stat().st_mode & 0o222:
+        return own
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    return (cache or Path.home() / ".cache" / "aqr") / f"{version}-{name}{NAME}"
+    return (cache or cache_folder()) / f"{version}-{name}{NAME}"
 
 
 def save(path: Path, key: str, index: Index) -> None:
@@ -74,17 +79,11 @@ def save(path: Path, key: str, index: Index) -> None:
     }
     for part in (index.scenes, index.calibrations, index.scans, index.images, index.samples, index.annotations):
         arrays |= {_name(type(part), field): getattr(part, field) for field in _fields(type(part))}
-    partial: str | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             np.savez(file, **arrays)
-        os.replace(partial, path)
-    except OSError as error:
-        log.warning("%s: the index could not be kept (%s); opening will be slow again", path, error.strerror)
-        if partial is not None:
-            Path(partial).unlink(missing_ok=True)
+    except InputError as error:
+        log.warning("the index could not be kept, opening will be slow again: %s", error)
 
 
 def load(path: Path, key: str, root: Path, version: str, cache: Path | None) -> Index | None:
@@ -110,6 +109,9 @@ def load(path: Path, key: str, root: Path, version: str, cache: Path | None) -> 
                 annotations=_part(Annotations, file.__getitem__),
             )
         _check(index)
+    except PermissionError:
+        log.warning("%s: may not be read; reading the tables instead", path)
+        return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         log.warning("%s: damaged (%s); making it again", path, error)
         return None

@@ -322,8 +322,8 @@ def open_index(root: str | Path, version: str, cache: str | Path | None = None) 
     Args:
         root: data set folder.
         version: version folder inside it (`v1.0-mini`, `v1.0-trainval`, `v1.0-test`).
-        cache: folder for the cached index. By default the version folder, or `~/.cache/aqr` where that may not be
-            written.
+        cache: folder for the cached index. By default the version folder, or `aqr` in the user's cache folder
+            where that may not be written.
 
     Raises:
         InputError: where a table is missing, broken or refers to a record that does not exist.

@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from aqr.errors import InputError
+from aqr.files import cache_folder
 from aqr.synth.device.pool import Pool
 from aqr.synth.device.renderer import Renderer
 from aqr.synth.device.sensors import DeviceSensors
@@ -84,8 +85,7 @@ class LiveWorld:
         """
         settings = [RECIPE, self.version, self.device.type, [asdict(job) for job in self.jobs]]
         key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
-        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "aqr" / "synth"
-        root = (home if cache is None else cache) / key
+        root = (cache_folder() / "synth" if cache is None else cache) / key
         if (root / self.version).is_dir():
             return root
         log.info("looking at every keyframe of %d synthetic scenes once", len(self.jobs))

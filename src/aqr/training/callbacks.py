@@ -78,7 +78,8 @@ class Evaluator(pl.Callback):  # type: ignore[misc]
 
     def _evaluate(self, module: TrainingModule) -> Metrics | None:
         split = self._evaluation.split
-        metrics = self._evaluation.run(module.detector, module.device, self._folder.evaluation(split), self._bar)
+        folder = self._folder.evaluation(split)
+        metrics = self._evaluation.run(module.detector, module.device, folder, self._bar, module.step)
         if metrics is not None:
             figures = {"mAP": metrics.mean_ap, "NDS": metrics.nds}
             logger.info("step %d  %s: mAP %.4f  NDS %.4f", module.step, split, *figures.values())

@@ -38,7 +38,7 @@ class Checkpoint:
     """Everything a run needs to go on as if it had never stopped.
 
     Random state is missing on purpose: each step's is derived from (seed, step, rank), and the order of samples from
-    (seed, step).
+    (seed, step, number of ranks).
 
     Attributes:
         step: steps done, skipped ones included.
@@ -50,6 +50,7 @@ class Checkpoint:
         window: sums of the metrics since the last log step.
         config: the resolved config, YAML.
         adaptation: settings that training moves, and the controller's memory; empty where nothing moves.
+        world_size: ranks of the run; None in checkpoints that do not say.
     """
 
     step: int
@@ -61,6 +62,7 @@ class Checkpoint:
     window: dict[str, Any]
     config: str
     adaptation: dict[str, Any] = field(default_factory=dict)
+    world_size: int | None = None
 
     def save(self, path: Path) -> None:
         """Write atomically; the file holds tensors and plain values only."""
@@ -81,7 +83,7 @@ class Checkpoint:
             InputError: if the file is missing, damaged, holds more than tensors and plain values, or is no checkpoint
                 of a run.
         """
-        values = {"adaptation": {}} | _read_pickle(path)
+        values = {"adaptation": {}, "world_size": None} | _read_pickle(path)
         if values.pop("format", None) != FORMAT or values.keys() != {f.name for f in dataclasses.fields(cls)}:
             raise InputError(f"{path}: is no checkpoint of an aqr run; give one from a run folder's checkpoints/")
         return cls(**values)
@@ -142,6 +144,18 @@ def read_adaptation(path: Path) -> dict[str, Any]:
         return Checkpoint.load(path).adaptation
     moved: dict[str, Any] = json.loads(_read_safetensors_metadata(path).get("adaptation", "{}"))
     return moved
+
+
+def read_step(path: Path) -> int | None:
+    """Steps done when a checkpoint or a final.safetensors was written; None for files that do not say.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return Checkpoint.load(path).step
+    step = _read_safetensors_metadata(path).get("step", "")
+    return int(step) if step.isdecimal() else None
 
 
 def without_pretrained(config: Config) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from aqr.scoring import GroundTruth, Metrics, Predictions, load_ground_truth, wr
 from aqr.scoring import evaluate as score
 from aqr.scoring.submission import ATTRIBUTE_OF, MODALITIES
 from aqr.training.adaptation import apply_settings
-from aqr.training.checkpoint import load_weights, read_adaptation, read_config, without_pretrained
+from aqr.training.checkpoint import load_weights, read_adaptation, read_config, read_step, without_pretrained
 from aqr.training.console import print_scores, progress_bar, quiet_lightning
 from aqr.training.denormals import flushed_denormals
 from aqr.training.inference import SampleDetections, detect, gather
@@ -105,8 +106,20 @@ class Evaluation:
         """Write a nuScenes submission."""
         write_submission(path, self.tokens, predictions, self.meta)
 
-    def run(self, detector: Detector, device: torch.device, folder: Path | None, bar: Progress) -> Metrics | None:
-        """Detect and score, with results.json and metrics.json in `folder` if one is given; None unless on rank 0.
+    def run(
+        self, detector: Detector, device: torch.device, folder: Path | None, bar: Progress, step: int | None = None
+    ) -> Metrics | None:
+        """Detect and score.
+
+        Args:
+            detector: what to score.
+            device: where it is.
+            folder: for results.json and metrics.json; None leaves none.
+            bar: shows how far it is.
+            step: after which the detector stands in its training, where that is known; metrics.json says so.
+
+        Returns:
+            The scores on rank 0, None on the other ranks.
 
         Raises:
             InputError: if the split is not annotated, before anything is detected.
@@ -118,8 +131,17 @@ class Evaluation:
         metrics = score(self.truth, predictions)
         if folder is not None:
             self.write(predictions, folder / RESULTS)
-            write_json(folder / METRICS, metrics.summary(self.meta))
+            write_json(folder / METRICS, metrics.summary(self.meta) | ({} if step is None else {"step": step}))
         return metrics
+
+
+def scored_step(folder: Path) -> int | None:
+    """The step of a run whose scores stand in a folder; None where there are none, or no whole ones of a run."""
+    try:
+        step = json.loads((folder / METRICS).read_text(encoding="utf-8")).get("step")
+    except (FileNotFoundError, ValueError):
+        return None
+    return step if isinstance(step, int) else None
 
 
 def in_global_frame(found: list[SampleDetections]) -> Predictions:
@@ -179,7 +201,7 @@ def evaluate(
         evaluation = Evaluation.of(config, fabric.global_rank, fabric.world_size)
         detector = open_detector(source, config).to(fabric.device)
         with progress_bar(Console(stderr=True)) as bar:
-            metrics = evaluation.run(detector, fabric.device, folder, bar)
+            metrics = evaluation.run(detector, fabric.device, folder, bar, step_of(source))
         summary = None if metrics is None else metrics.summary(evaluation.meta)
         if summary is not None and show:
             print_scores(config.data.val_split, summary)
@@ -243,6 +265,15 @@ def config_of(source: Path) -> Config:
         InputError: where the source cannot be used.
     """
     return RunFolder(source).load_config() if source.is_dir() else read_config(source)
+
+
+def step_of(source: str | Path | Config) -> int | None:
+    """Steps done by the detector of a run folder or checkpoint; None where that is not known.
+
+    Raises:
+        InputError: where the source cannot be used.
+    """
+    return None if isinstance(source, Config) else read_step(_weights_of(Path(source)))
 
 
 def _weights_of(source: Path) -> Path:

@@ -21,7 +21,7 @@ from aqr.training.callbacks import Checkpointer, Evaluator
 from aqr.training.checkpoint import Checkpoint, load_weights, stating_backbone, without_pretrained
 from aqr.training.console import TrainingProgress, progress_bar, quiet_lightning, speaking
 from aqr.training.denormals import flushed_denormals
-from aqr.training.evaluation import METRICS, Evaluation, evaluate
+from aqr.training.evaluation import Evaluation, evaluate, scored_step
 from aqr.training.module import TrainingModule
 from aqr.training.ranks import Processes
 from aqr.training.recorder import Recorder
@@ -74,8 +74,8 @@ def train(
 
     Raises:
         InputError: if the folder already holds a run and `resume` is off, if the config of a resumed run differs in a
-            setting that changes what is learned, if data, checkpoint or devices are not there, or if 50 steps in a
-            row were not finite.
+            setting that changes what is learned or its number of processes from that before, if data, checkpoint or
+            devices are not there, or if 50 steps in a row were not finite.
     """
     folder = RunFolder(Path(run_dir))
     console = Console(stderr=True, quiet=not show)
@@ -84,12 +84,17 @@ def train(
         config = stating_backbone(config, stored)
     checkpoint = None if stored is None else _last_checkpoint(folder, stored, config)
     if checkpoint is not None and checkpoint.step >= config.train.steps:
-        return _finished(folder, config)
+        return _finished(folder, config, checkpoint.step, show)
     with quiet_lightning():
         start = 0 if checkpoint is None else checkpoint.step
         trainer = _trainer(config, start, folder.path)
         if trainer.is_global_zero and folder.holds_run() and not resume:
             raise InputError(f"{folder.path}: already holds a run; continue it with --resume or name another --run-dir")
+        if checkpoint is not None and checkpoint.world_size not in (None, trainer.world_size):
+            raise InputError(
+                f"{folder.last_checkpoint}: is of a run of {checkpoint.world_size} processes, and {trainer.world_size} "
+                "would see other samples; resume on as many nodes and GPUs as before"
+            )
         loader = train_loader(config, trainer.global_rank, trainer.world_size, start)
         evaluation = Evaluation.of(config, trainer.global_rank, trainer.world_size, loader.dataset.index)
         evaluation.check()
@@ -140,10 +145,11 @@ def _module(config: Config, checkpoint: Checkpoint | None) -> tuple[TrainingModu
     return module, [f"weights from {config.train.init_from}", *(f"  {line}" for line in report.lines())]
 
 
-def _finished(folder: RunFolder, config: Config) -> Path:
-    if not (folder.evaluation(config.data.val_split) / METRICS).is_file():
+def _finished(folder: RunFolder, config: Config, step: int, show: bool) -> Path:
+    """Score the detector where that was left undone, as by a run that was stopped during its last evaluation."""
+    if scored_step(folder.evaluation(config.data.val_split)) != step:
         root = config.data.root if config.data.kind == "nuscenes" else None
-        evaluate(folder.path, root=root, split=config.data.val_split)
+        evaluate(folder.path, root=root, split=config.data.val_split, show=show)
     return folder.path
 
 

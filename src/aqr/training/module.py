@@ -137,6 +137,7 @@ class TrainingModule(pl.LightningModule):  # type: ignore[misc]
             window=window,
             config=self.config.to_yaml(),
             adaptation=self.adaptation.state(self.detector.aqr),
+            world_size=self.trainer.world_size,
         )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

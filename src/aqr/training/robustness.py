@@ -13,7 +13,15 @@ from aqr.data.failures.harm import Corruption
 from aqr.files import replacing
 from aqr.scoring.resistance import draw_resistance, resistance, resistance_table
 from aqr.training.console import progress_bar, quiet_lightning
-from aqr.training.evaluation import Evaluation, config_of, evaluation_folder, open_detector, open_fabric, with_data
+from aqr.training.evaluation import (
+    Evaluation,
+    config_of,
+    evaluation_folder,
+    open_detector,
+    open_fabric,
+    step_of,
+    with_data,
+)
 
 
 def evaluate_failures(
@@ -57,7 +65,7 @@ def evaluate_failures(
     folder = evaluation_folder(Path(source), name).parent if out is None else Path(out)
     with quiet_lightning():
         fabric = open_fabric(config, devices)
-        detector = open_detector(source, config).to(fabric.device)
+        detector, step = open_detector(source, config).to(fabric.device), step_of(source)
         clean: dict[str, Any] | None = None
         failed: dict[str, dict[int, dict[str, Any]]] = {}
         index = None
@@ -70,7 +78,7 @@ def evaluate_failures(
                 evaluation.check()
                 index = evaluation.loader.dataset.index
                 place = folder / (name if failure is None else f"{name}-{failure}")
-                metrics = evaluation.run(detector, fabric.device, place, bar)
+                metrics = evaluation.run(detector, fabric.device, place, bar, step)
                 if metrics is not None and failure is None:
                     clean = metrics.summary()
                 elif metrics is not None and failure is not None:

@@ -56,4 +56,6 @@ class Update:
         if self._detector.aqr is None:
             return like.new_zeros((), dtype=torch.float32)
         gradients = [p.grad for p in self._detector.aqr.router.parameters() if p.grad is not None]
+        if not gradients:  # the norm of nothing would lie on the CPU
+            return like.new_zeros((), dtype=torch.float32)
         return torch.nn.utils.get_total_norm(gradients).float()

@@ -23,20 +23,21 @@ LAG: Final = 4
 HDL32E_LOWEST: Final = -30.67
 HDL32E_STEP: Final = 4 / 3
 HDL32E_BEAMS: Final = 32
-"""Elevation of nuScenes' beams, degrees, for data without ring indices."""
+"""Elevation of nuScenes' beams, degrees, for data without ring indices, and their number."""
 
 
 def beams_of(points: Points) -> tuple[npt.NDArray[np.int64], int]:
     """The beam of each point, lowest first, and the number of beams.
 
     The stored ring index where there is one; where all are equal or not whole, the nearest of the HDL-32E's elevations.
+    A sweep in which the topmost beams have no return tells nothing of them: there are 32 at least.
 
     Returns:
         [P] index and the count.
     """
     ring = points[:, RING]
     if len(ring) and ring.min() >= 0 and ring.max() > ring.min() and (ring == np.floor(ring)).all():
-        return ring.astype(np.int64), int(ring.max()) + 1
+        return ring.astype(np.int64), max(int(ring.max()) + 1, HDL32E_BEAMS)
     elevation = np.degrees(np.arctan2(points[:, Z], np.hypot(points[:, X], points[:, Y])))
     nearest = np.round((elevation - HDL32E_LOWEST) / HDL32E_STEP)
     return nearest.clip(0, HDL32E_BEAMS - 1).astype(np.int64), HDL32E_BEAMS
