@@ -139,8 +139,9 @@ def _collapsed(fresh: Comparison) -> str:
         return ""
     names = ", ".join(f"`{arm}`" for arm in empty)
     return f"""In every run of {names} the map of one sensor is all but empty in the end
-(mean weight below {EMPTY}): its router has let the weights sink below `min_weight_threshold`, where no gradient reaches
-them, and all that is left of AQR for that sensor is one constant factor. Nothing is routed there.
+(mean weight below {EMPTY}): its router has let the weights sink below `min_weight_threshold`, and all that is left of
+AQR for that sensor is one constant factor. Nothing is routed there. When these runs were made no gradient passed that
+threshold, so that a router could not come back; now it does.
 """
 
 

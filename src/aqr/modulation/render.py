@@ -138,7 +138,8 @@ def sigmoid_map(
     """Weight map of the `sigmoid` parameterisation.
 
     Sum-normalised kernels, weights summed, values under min_weight_threshold set to 0, then clamped to
-    [0, max_weight_clamp]. Where no query is, W = 0.
+    [0, max_weight_clamp]. Where no query is, W = 0. Gradients pass the threshold as if it were not there (straight
+    through, arXiv 1308.3432): a router whose weights had sunk below it could never come back otherwise.
 
     Args:
         weights: [B, V, Q] in (0, 1).
@@ -166,7 +167,8 @@ def sigmoid_map(
             max_weight_clamp=max_weight_clamp,
         )
     total = splat(weights, sites, method, sigma, "sum")
-    return torch.where(total < min_weight_threshold, 0.0, total).clamp(max=max_weight_clamp)
+    kept = torch.where(total < min_weight_threshold, total - total.detach(), total)
+    return kept.clamp(max=max_weight_clamp)
 
 
 def centered_map(log_weights: Tensor, sites: Sites, method: RenderMethod, sigma: float) -> Tensor:

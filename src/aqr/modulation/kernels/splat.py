@@ -107,13 +107,12 @@ def _forward(
 @triton.jit
 def _backward(
     signal, cells, visible, total, mass, d_out, d_signal, d_cells, sample_stride, view_stride, query_stride,
-    queries, views, rows, columns, sigma, lowest, highest,
+    queries, views, rows, columns, sigma, highest,
     GAUSSIAN: tl.constexpr, CENTERED: tl.constexpr, POINTS: tl.constexpr, REACH: tl.constexpr,
     WIDTH: tl.constexpr, SIZE: tl.constexpr,
 ):  # fmt: skip
     # torch.compile hands numbers over in float64.
     sigma = tl.cast(sigma, tl.float32)
-    lowest = tl.cast(lowest, tl.float32)
     highest = tl.cast(highest, tl.float32)
     plane = tl.program_id(0)
     signal += plane // views * sample_stride + plane % views * view_stride
@@ -151,7 +150,7 @@ def _backward(
             d_sum = slope * tl.exp(sum_ * per) * per
             on_map = d_sum * g[:, None] + tl.where(weight >= 1.0, -d_sum * sum_ * per, 0.0)
         else:
-            d_sum = tl.where((sum_ >= lowest) & (sum_ <= highest), slope, 0.0)
+            d_sum = tl.where(sum_ <= highest, slope, 0.0)
             on_map = d_sum * g[:, None]
         d_g += tl.sum(d_sum * on_x, 1) * on_y
         if POINTS:
@@ -208,11 +207,12 @@ class _Splat(torch.autograd.Function):
         rows, columns = total.shape[2:]
         d_signal = signal.new_empty(batch, views, queries)
         d_cells = torch.empty_like(cells) if ctx.needs_input_grad[1] else None
+        sigma, _, highest = ctx.numbers
         with launching(signal):
             _backward[(batch * views, triton.cdiv(queries, GATHERED))](
                 signal, cells, visible, total, mass, d_out.contiguous(), d_signal,
                 d_signal if d_cells is None else d_cells, *signal.stride(),
-                queries, views, rows, columns, *ctx.numbers,
+                queries, views, rows, columns, sigma, highest,
                 POINTS=d_cells is not None, WIDTH=power_of_two(2 * ctx.shape["REACH"] + 1), SIZE=GATHERED,
                 **ctx.shape,
             )  # fmt: skip
