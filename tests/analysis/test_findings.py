@@ -70,6 +70,12 @@ def test_band_is_not_applied_with_a_gate_or_centred_maps() -> None:
         assert recommend(run, None) == []
 
 
+def test_a_map_that_is_pooled_has_no_cells_that_change_by_1_minus_residual() -> None:
+    assert "modulation.set-by-residual" in found(sound())
+    pooled = build_run(settings={**SETTINGS, "modulation_type": "channel_wise"}, snapshots=[snapshot()])
+    assert "modulation.set-by-residual" not in found(pooled)
+
+
 def test_residual_below_its_band() -> None:
     run = build_run(settings={**SETTINGS, "residual_weight": 0.6}, snapshots=[snapshot()])
     assert "modulation.residual-below-band" in found(run)

@@ -116,3 +116,17 @@ def test_no_formula_is_read_from_the_figures_of_a_pooled_map() -> None:
     cellwise = replace(one, pooling="element_wise").run(*blocks)
     assert "residual_weight" not in measured_settings(pooled)
     assert measured_settings(cellwise)["residual_weight"].value == pytest.approx((2.5 - 1.25) / 1.5, abs=1e-3)
+
+
+def test_centered_maps_whose_means_are_1_say_nothing_of_another_clamp() -> None:
+    """2^0.585 and 2^−1 are 1 on average, 3^0.585 and 3^−1 are not."""
+    signal = np.where(np.arange(96).reshape(1, 1, 8, 12) % 2, np.log2(1.49), -1.0)
+    features = {"camera": np.ones((1, 1, 3, 8, 12))}
+    now, then = (
+        Forward({"camera": limit**signal}, features, clamp=limit, residual=0.6, pooling="channel_wise")
+        for limit in (2.0, 3.0)
+    )
+    run = now.run()
+    run = replace(run, settings={**run.settings, "parameterisation": Setting("centered", "config")})
+    found = forecast(whatif(run, [3.0], [0.6]).cells[0], "camera")
+    assert found.low <= then.change("camera", 3.0, 0.6) <= found.high
