@@ -183,9 +183,9 @@ def test_damaged_maps(damage: str, tmp_path: Path) -> None:
 def test_cells_that_did_not_change_may_hold_features_that_then_do(tmp_path: Path) -> None:
     """residual + W = 1 on the upper half, where all features are; below, half of them are 0."""
     raw = np.zeros((1, 1, 4, 6))
-    raw[:, :, :2] = 0.4
+    raw[:, :, :2] = 0.5
     features = np.ones((1, 1, 3, 4, 6))
     features[..., 2:, ::2] = 0.0
-    one = Forward({"bev": raw}, {"bev": features}, clamp=2.5, residual=0.6, form="additive")
-    found = forecast(whatif(one.run(maps=(with_maps(one, tmp_path),)), [2.5], [0.3]).cells[0], "bev")
-    assert found.high == pytest.approx(one.change("bev", 2.5, 0.3), abs=1e-6)
+    one = Forward({"bev": raw}, {"bev": features}, clamp=2.5, residual=0.5, form="additive")
+    found = forecast(whatif(one.run(maps=(with_maps(one, tmp_path),)), [2.5], [0.25]).cells[0], "bev")
+    assert found.high == pytest.approx(one.change("bev", 2.5, 0.25), abs=1e-6)
