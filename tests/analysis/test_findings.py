@@ -1,5 +1,6 @@
 """Each finding where it belongs, and silence where it does not."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from tests.analysis.logs import build_run
 
 from aqr.analysis.comparison import compare
 from aqr.analysis.findings import Context, Finding, find_all
+from aqr.analysis.intervals import Intervals
 from aqr.analysis.recommend import recommend
 from aqr.analysis.run import ClassResult, Evaluation, Run
 
@@ -66,6 +68,12 @@ def test_band_is_not_applied_with_a_gate_or_centred_maps() -> None:
         assert "modulation.strength" in ids
         assert not any("band" in one or "background" in one for one in ids)
         assert recommend(run, None) == []
+
+
+def test_a_map_that_is_pooled_has_no_cells_that_change_by_1_minus_residual() -> None:
+    assert "modulation.set-by-residual" in found(sound())
+    pooled = build_run(settings={**SETTINGS, "modulation_type": "channel_wise"}, snapshots=[snapshot()])
+    assert "modulation.set-by-residual" not in found(pooled)
 
 
 def test_residual_below_its_band() -> None:
@@ -204,6 +212,14 @@ def test_better_and_worse_than_the_baseline() -> None:
     assert found(better, base)["scores.above-baseline"].severity == "info"
     assert [one.name for one in recommend(worse, compare(worse, base))] == ["off"]
     assert recommend(better, compare(better, base)) == []
+
+
+@pytest.mark.parametrize(("interval", "off"), [((-0.02, 0.01), False), ((-0.02, -0.001), True)])
+def test_without_aqr_only_where_the_whole_interval_is_a_loss(interval: tuple[float, float], off: bool) -> None:
+    base = scored("base", dict.fromkeys((*SMALL, *LARGE), 0.5))
+    lower = scored("lower", dict.fromkeys((*SMALL, *LARGE), 0.495), settings={"enable_aqr": True})
+    comparison = replace(compare(lower, base), intervals=Intervals(100, {"mAP": interval}, {}))
+    assert [one.name for one in recommend(lower, comparison)] == (["off"] if off else [])
 
 
 def test_baseline_trained_otherwise() -> None:

@@ -17,6 +17,8 @@ from tests.analysis.test_other_logs import run_folder
 import aqr.analysis
 from aqr.analysis import analyze
 from aqr.analysis.language import LOCALE, Translator, compile_catalogue, parse_catalogue, text
+from aqr.analysis.markdown import markdown_report
+from aqr.analysis.tables import shown_number
 from aqr.errors import InputError
 
 PNG = base64.b64decode(
@@ -214,6 +216,18 @@ def test_catalogue_survives_the_binary_form() -> None:
         if english:
             assert catalogue.gettext(english) == chinese
     assert catalogue.gettext("not in it") == "not in it"
+
+
+def test_a_title_that_asks_gets_no_full_stop(log: Path, tmp_path: Path) -> None:
+    data = analyze([log], out=tmp_path / "out").data
+    first = {**data["findings"][0], "title": "A leak?", "detail": "Perhaps."}
+    shown = markdown_report({**data, "findings": [first, {**first, "title": "A leak"}]}, Translator("en"))
+    assert "A leak?** Perhaps." in shown
+    assert "A leak**. Perhaps." in shown
+
+
+def test_no_negative_zero() -> None:
+    assert [shown_number(value, 2, sign=True) for value in (-0.001, -0.009, 0.004)] == ["0.00", "−0.01", "0.00"]
 
 
 def test_negative_numbers_have_a_minus_sign() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aqr.analysis import analyze
+from aqr.analysis import analyze, read_run, whatif
 from aqr.errors import InputError
 
 CLAMP = "aqr.renderer.max_weight_clamp"
@@ -211,3 +211,14 @@ def test_runs_whose_settings_moved_are_told_by_their_last_settings(tmp_path: Pat
 def test_a_controller_that_gave_up_is_reported(tmp_path: Path) -> None:
     found = findings(analyze([moved_run(tmp_path / "run", stopped=True)], out=tmp_path / "out").data)
     assert found["adaptation.band-out-of-reach"]["evidence"]["forward"] == 850
+
+
+def test_a_residual_by_class_is_no_number_to_forecast_from(tmp_path: Path) -> None:
+    folder = moved_run(tmp_path / "run", stopped=False)
+    (folder / "config.yaml").write_text(
+        "aqr: {enabled: true, modulator: {residual_weight: {default: 0.6, bicycle: 0.9}, gate: false}}\n"
+    )
+    run = read_run(folder)
+    assert run.number("residual_weight") is None
+    with pytest.raises(InputError, match="known clamp and residual"):
+        whatif(run, [2.0], [0.6])

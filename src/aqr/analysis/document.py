@@ -10,11 +10,12 @@ import numpy as np
 
 from aqr.analysis.comparison import Comparison
 from aqr.analysis.findings import Finding
+from aqr.analysis.forecast import Forecast
 from aqr.analysis.language import Message, Translator
 from aqr.analysis.recommend import Recommendation
 from aqr.analysis.run import CLASS_METRICS, GROUPS, METRICS, MODULATION, Evaluation, Run, Series, Snapshot, Training
 from aqr.analysis.studied import Studied, entry
-from aqr.analysis.whatif import Forecast, WhatIf
+from aqr.analysis.whatif import WhatIf
 
 _CONFIG: Final = (
     "enable_aqr",

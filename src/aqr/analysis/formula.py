@@ -91,7 +91,8 @@ def measured_settings(run: Run) -> dict[str, Setting]:
         return out
     out["max_weight_clamp"] = Setting(clamp, "measured")
     applied = applied_factor(run.snapshots)
-    if applied is None:
+    # The largest factor of a pooled map is not that of its largest weight.
+    if applied is None or (run.text("modulation_type") or "element_wise") != "element_wise":
         return out
     factor = applied[0]
     # Convex factors stay at or below c, additive ones at or above it.

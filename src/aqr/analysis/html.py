@@ -87,7 +87,7 @@ def _plotly() -> str:
 
 
 def _verdict(data: Mapping[str, Any], t: Translator) -> str:
-    sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in data["verdict"])
+    sentences = "".join(f"<p>{_prose(sentence)}</p>" for sentence in data["verdict"])
     names = " · ".join(_breakable(one["name"]) for one in (*data["runs"], *data["studies"]))
     title = escape(t("What AQR did") if data["runs"] else t("What the search found"))
     return f'<header><h1>{title}</h1><p class="runs">{names}</p><div class="verdict">{sentences}</div></header>'
@@ -103,7 +103,7 @@ def _table(table: Table | None, t: Translator) -> str:
     body = "".join(
         f'<tr><th scope="row">{_breakable(row[0])}</th>'
         + "".join(
-            f'<td{numeric} data-label="{escape(label)}"{" data-none" if cell == NOTHING else ""}>{escape(cell)}</td>'
+            f'<td{numeric} data-label="{escape(label)}"{" data-none" if cell == NOTHING else ""}>{_prose(cell)}</td>'
             for label, cell in zip(table.head[1:], row[1:], strict=True)
         )
         + "</tr>"
@@ -112,11 +112,16 @@ def _table(table: Table | None, t: Translator) -> str:
     few = ' class="few"' if len(table.head) <= _FEW else ""
     grid = f'<div class="scroll"><table{few}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     if table.note:
-        grid += f'<p class="note">{escape(table.note)}</p>'
+        grid += f'<p class="note">{_prose(table.note)}</p>'
     title = f"<h2>{escape(table.title)}</h2>"
     if table.folded:
         return f'<section id="{table.name}"><details><summary>{title}</summary>{grid}</details></section>'
     return f'<section id="{table.name}">{title}{grid}</section>'
+
+
+def _prose(shown: str) -> str:
+    """Text in which no per cent sign begins a line."""
+    return escape(shown).replace(" %", "\u00a0%")
 
 
 def _breakable(name: str) -> str:
@@ -135,9 +140,9 @@ def _findings(data: Mapping[str, Any], t: Translator) -> str:
         )
         severity = f'<span class="severity">{escape(words[one["severity"]])}</span>'
         items.append(
-            f'<li class="{one["severity"]}"><h3>{severity} {escape(one["title"])}{where}</h3>'
-            f"<p>{escape(one['detail'])}</p>"
-            f'<p class="source"><code>{escape(one["id"])}</code> · {escape(one["source"])}</p></li>'
+            f'<li class="{one["severity"]}"><h3>{severity} {_prose(one["title"])}{where}</h3>'
+            f"<p>{_prose(one['detail'])}</p>"
+            f'<p class="source"><code>{escape(one["id"])}</code> · {_prose(one["source"])}</p></li>'
         )
     title = escape(t("Findings"))
     return f'<section id="findings"><h2>{title}</h2><ol class="findings">{"".join(items)}</ol></section>'
@@ -154,7 +159,7 @@ def _charts(charts: Sequence[Figure], t: Translator) -> str:
             f'<figure id="{chart.name}"{" class=wide" if wide else ""}><h3>{title}</h3>'
             f'<div class="chart" role="img" aria-label="{title}"></div>'
             f'<script type="application/json">{plot}</script>'
-            f"<figcaption>{escape(t.show(chart.caption))}</figcaption></figure>"
+            f"<figcaption>{_prose(t.show(chart.caption))}</figcaption></figure>"
         )
     return f'<section id="charts"><h2>{escape(t("Curves"))}</h2><div class="charts">{"".join(shown)}</div></section>'
 

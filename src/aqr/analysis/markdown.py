@@ -29,7 +29,8 @@ def markdown_report(data: Mapping[str, Any], t: Translator) -> str:
         lines = [
             f"- **{words[one['severity']]}: {_plain(one['title'])}**"
             + (f" [{_plain(one['run'])}]" if one["run"] not in (None, data["main_run"]) else "")
-            + f". {_plain(one['detail'])} (`{one['id']}`, {_plain(one['source'])})"
+            + ("" if one["title"].endswith(("?", "？")) else ".")
+            + f" {_plain(one['detail'])} (`{one['id']}`, {_plain(one['source'])})"
             for one in data["findings"]
         ]
         parts += [f"## {t('Findings')}", "\n".join(lines)]

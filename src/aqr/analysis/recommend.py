@@ -8,10 +8,10 @@ from typing import Final
 
 from aqr.analysis.comparison import Comparison
 from aqr.analysis.findings.bands import CAMERA_CHANGE
+from aqr.analysis.forecast import ROUGH, Forecast, anchors_of
 from aqr.analysis.formula import form_of, is_gated, largest_factor
 from aqr.analysis.language import Message, text
 from aqr.analysis.run import Run
-from aqr.analysis.whatif import ROUGH, Forecast, anchors_of
 from aqr.config import PRESETS
 
 NAMED: Final = ("A", "B", "C")

@@ -13,6 +13,7 @@ from aqr.analysis.document import document
 from aqr.analysis.findings import Context, Finding, find_all
 from aqr.analysis.findings.finding import SEVERITIES
 from aqr.analysis.findings.study import study_findings, study_verdict
+from aqr.analysis.forecast import anchors_of
 from aqr.analysis.html import html_report
 from aqr.analysis.language import Translator
 from aqr.analysis.markdown import markdown_report
@@ -23,7 +24,7 @@ from aqr.analysis.recommend import Recommendation, recommend
 from aqr.analysis.run import METRICS, Run
 from aqr.analysis.studied import examine
 from aqr.analysis.verdict import verdict
-from aqr.analysis.whatif import WhatIf, anchors_of, whatif
+from aqr.analysis.whatif import WhatIf, whatif
 from aqr.errors import InputError
 from aqr.files import replacing
 

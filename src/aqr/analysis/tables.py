@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aqr.analysis.forecast import ROUGH
 from aqr.analysis.language import Translator, text
 from aqr.analysis.run import CLASS_METRICS, METRICS
-from aqr.analysis.whatif import ROUGH
 
 NOTHING = "–"
 _BEST = 10
@@ -30,7 +30,9 @@ def shown_number(value: float | None, digits: int = 4, sign: bool = False) -> st
     """A figure, or a dash where it is not known."""
     if value is None:
         return NOTHING
-    shown = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    # Adding 0 turns −0 into 0.
+    value = round(value, digits) + 0.0
+    shown = f"{value:+.{digits}f}" if sign and value else f"{value:.{digits}f}"
     return shown.replace("-", "−")
 
 
@@ -64,7 +66,10 @@ def overall_table(data: Mapping[str, Any], t: Translator) -> Table | None:
         t("Results"),
         ("", *METRICS),
         tuple(rows),
-        t("mAP and NDS: higher is better; the five errors: lower is better. One run each: no spread known.")
+        t(
+            "mAP and NDS: higher is better; the five errors: lower is better. Differences are taken before rounding. "
+            "One run each: no spread known."
+        )
         if any(one["intervals"] is None for one in data["comparisons"])
         else t("mAP and NDS: higher is better; the five errors: lower is better."),
     )

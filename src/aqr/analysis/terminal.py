@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.box import SIMPLE
 from rich.table import Table
 
-from aqr.analysis.whatif import ROUGH, Forecast, WhatIf
+from aqr.analysis.forecast import ROUGH, Forecast
+from aqr.analysis.whatif import WhatIf
 
 
 def whatif_table(grid: WhatIf) -> Table:
@@ -35,7 +36,7 @@ def _shown(forecast: Forecast | None, maps: bool) -> tuple[str, str]:
     if forecast is None:
         return "–", ""
     low, high = 100 * forecast.low, 100 * forecast.high
-    if maps and low == high:
+    if maps and not forecast.rough and f"{low:.1f}" == f"{high:.1f}":
         return f"{100 * forecast.expected:.1f}", "exact"
     if forecast.rough:
         return f"{100 * forecast.expected:.0f}", "about" if high - low < ROUGH else f"{low:.0f}–{high:.0f}"

@@ -117,7 +117,7 @@ def _next(
 ) -> Message:
     if comparison is not None and recommendations and recommendations[0].name == OFF:
         return text(
-            "Next, train without AQR, and find what costs {lost:.2f} points before trying another strength.",
+            "Next, go on without AQR, and find what costs {lost:.2f} points before trying another strength.",
             lost=-100 * comparison.metrics["mAP"],
         )
     if "maps.empty" in told:

@@ -206,7 +206,13 @@ def whatif(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator)
     if banded:
         traces += [_contour(residuals, clamps, z, level) for level in (low, high)]
     settings = [
-        (run["name"], run["config"]["max_weight_clamp"], run["config"]["residual_weight"], "#D55E00", "circle")
+        (
+            run["name"],
+            run["config"]["max_weight_clamp"],
+            run["config"]["residual_weight"],
+            colours[run["name"]],
+            "circle",
+        )
         for run in runs
         if run["config"]["enable_aqr"]
     ]
@@ -230,7 +236,7 @@ def whatif(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator)
                 "textfont": {"size": 14, "weight": "bold"},
                 "name": name,
                 "showlegend": symbol == "circle",
-                "marker": {"size": 12, "symbol": symbol, "color": colour, "line": {"color": "#fff", "width": 1.5}},
+                "marker": {"size": 12, "symbol": symbol, "color": colour, "line": {"color": "#fff", "width": 2}},
                 "hovertemplate": f"{name}: clamp {clamp:g}, residual {residual:g}<extra></extra>",
             }
         )

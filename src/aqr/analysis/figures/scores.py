@@ -51,7 +51,7 @@ def classes(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator
         points = [point for trace in traces for point in trace["x"]]
         reach = max(map(abs, points)) or 1.0
         # Room for the figures beside the bars, on a phone too.
-        room = [0.7 * reach if any(sign * point > 0 for point in points) else 0.1 * reach for sign in (-1, 1)]
+        room = [0.9 * reach if any(sign * point > 0 for point in points) else 0.1 * reach for sign in (-1, 1)]
         span = [min(min(points), 0) - room[0], max(max(points), 0) + room[1]]
         return Figure(
             "classes",

@@ -18,6 +18,8 @@ ARITHMETIC: Final[Message] = text("arithmetic on the log's own figures")
 DEFINITION: Final[Message] = text("definition in the AQR formulas")
 STUDENT: Final[Message] = text("Student's t over ranks and snapshots, 5 % after Holm's correction")
 PERMUTATION: Final[Message] = text("exact permutation test over classes, 5 %")
-PAIRED: Final[Message] = text("paired differences of log lines, Student's t, 5 %; mAP and loss lower by 1 % or more")
+PAIRED: Final[Message] = text(
+    "paired differences of log lines, Student's t, 5 %; mAP lower by 1 point or more, loss by 1 %"
+)
 MARKOV: Final[Message] = text("bound from the map's mean (Markov's inequality), 95 % of the cells")
 HABIT: Final[Message] = text("rule of thumb of this report")

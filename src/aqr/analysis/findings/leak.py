@@ -52,16 +52,17 @@ def leak(context: Context) -> Iterator[Finding]:
         text("Training looks easier than without AQR, but the detector is worse: a leak?"),
         text(
             "Over the second half of the training loss_cls is {share:.1f} % below the baseline's ({ours:.4f} against "
-            "{theirs:.4f}; {lower:.4f} ± {half:.4f} over {lines} log lines), while mAP is {change:+.2f} points. This "
-            "can mean that training sees something of the ground truth that is missing at inference, as where "
-            "denoising queries are drawn into the weight maps. Overfitting can look alike.{others}",
+            "{theirs:.4f}; a difference of {lower:.4f} ± {half:.4f} over {lines} log lines), while mAP is "
+            "{points:.2f} points below it. This can mean that training sees something of the ground truth that is "
+            "missing at inference, as where denoising queries are drawn into the weight maps. Overfitting can look "
+            "alike.{others}",
             share=100 * share,
             ours=float(ours.mean()),
             theirs=float(theirs.mean()),
             lower=lower,
             half=half,
             lines=len(ours),
-            change=100 * change,
+            points=-100 * change,
             others=text(
                 " Beside it: {listed}.",
                 listed=Listing(

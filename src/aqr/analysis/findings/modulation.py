@@ -7,9 +7,9 @@ from typing import Final
 
 from aqr.analysis.findings import bands
 from aqr.analysis.findings.finding import Check, Context, Finding
+from aqr.analysis.forecast import anchors_of
 from aqr.analysis.formula import applied_factor, form_of, is_gated, largest_factor
 from aqr.analysis.language import Message, text
-from aqr.analysis.whatif import anchors_of
 
 _NEAR_ZERO: Final = 0.2
 """A map below this on average is near 0 on most cells."""
@@ -119,7 +119,7 @@ def residual_sets_it(context: Context) -> Iterator[Finding]:
     camera = anchors_of(run).get("camera")
     if camera is None or camera.mean is None or camera.spread is None or camera.mean > _NEAR_ZERO:
         return
-    if camera.parameterisation == "centered" or camera.gated:
+    if camera.parameterisation == "centered" or camera.gated or camera.pooling != "element_wise":
         return
     weight = 1.0 if form_of(run) == "additive" else 1 - camera.residual
     lower = max(1.0, camera.clamp - 0.5)

@@ -43,7 +43,8 @@ def read_run_folder(folder: Path) -> Run:
             snapshots[snapshot.forward] = snapshot
     if snapshots:
         last = snapshots[max(snapshots)].settings
-        settings |= {name: Setting(value, "moved") for name, value in last.items()}
+        # A residual by class is no one number, whatever moved beside it.
+        settings |= {name: Setting(value, "moved") for name, value in last.items() if name in settings or not settings}
     evaluations = []
     for path in sorted(folder.glob("eval/*/metrics.json")):
         evaluation = _evaluation(path, notes)
