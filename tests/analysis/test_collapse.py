@@ -84,7 +84,12 @@ def stats_lines(folder: Path, **more: Any) -> Path:
 
 @pytest.mark.parametrize(
     ("gates", "negative"),
-    [({}, None), ({"lidar_gate": 0.2, "camera_gate": 0.1}, None), ({"lidar_gate": -0.2, "camera_gate": 0.1}, "LiDAR")],
+    [
+        ({}, None),
+        ({"lidar_gate": 0.2, "camera_gate": 0.1}, None),
+        ({"lidar_gate": -0.2, "camera_gate": 0.1}, "LiDAR"),
+        ({"lidar_gate": 0.2, "camera_gate": -0.05}, "cameras"),
+    ],
 )
 def test_gates(tmp_path: Path, gates: dict[str, float], negative: str | None) -> None:
     report = analyze([stats_lines(run_folder(tmp_path / "run"), **gates)], out=tmp_path / "out")
@@ -93,7 +98,8 @@ def test_gates(tmp_path: Path, gates: dict[str, float], negative: str | None) ->
     if negative:
         one = ids["modulation.gate-negative"]
         assert one["evidence"]["gates"] == gates
-        assert f"{negative}: gate −0.200" in one["detail"]
+        assert f"{negative}: gate −{-min(gates.values()):.3f}" in one["detail"]
+        assert one["severity"] == ("warning" if negative == "LiDAR" else "info")
         assert "cameras" not in one["detail"]
     assert report.data["runs"][0]["aqr"]["snapshots"][-1].get("gates", {}) == gates
     assert ("gate at the end" in report.markdown.read_text()) == bool(gates)

@@ -103,7 +103,7 @@ class RunFolder:
             partial.write_text(config.to_yaml(), encoding="utf-8")
 
     def save_maps(self, iteration: int, maps: Mapping[str, npt.NDArray[np.float32]]) -> None:
-        """Keep rank 0's weight maps of a snapshot, from which `aqr whatif` tells other settings exactly."""
+        """Keep rank 0's weight maps of a snapshot, from which `aqr whatif` forecasts other settings."""
         with replacing(self.maps / f"{iteration:08d}.npz") as partial, partial.open("wb") as file:
             np.savez_compressed(file, **maps)  # type: ignore[arg-type]
 

@@ -21,6 +21,8 @@ _NEAR_ZERO: Final = 0.05
 """A weight below this counts as near 0."""
 _EMPTY: Final = 0.95
 """Share of cells near 0 from which a map counts as empty."""
+_SLIGHT: Final = 0.1
+"""A gate closer to 0 than this hardly changes features, whatever its sign."""
 _GIVEN_UP: Final = 0.05
 """A mean weight below this: the router has given the sensor up."""
 
@@ -108,7 +110,7 @@ def _given_up(last: Snapshot, found: list[str]) -> Message | str:
         return ""
     return text(
         " The router has given these sensors up: mean weight {listed}. What falls below min_weight_threshold is set to "
-        "0 and gets no gradient, so it does not come back.",
+        "0, so that nothing of it is left on the map.",
         listed=Listing(
             tuple(text("{sensor} {mean:.4f}", sensor=_SENSORS[group], mean=mean) for group, mean in low.items())
         ),
@@ -161,7 +163,7 @@ def gates(context: Context) -> Iterator[Finding]:
         return
     yield Finding(
         "modulation.gate-negative",
-        "warning",
+        "warning" if min(negative.values()) < -_SLIGHT else "info",
         text("A gate is negative: high weights mean less there"),
         text(
             "At forward {forward}, {listed}. Features are multiplied by 1 + gate · (m − 1), so with a negative gate "
