@@ -89,7 +89,7 @@ def headline(sections: dict[str, Any], aimed: list[dict[str, Any]]) -> str:
     page = "docs/performance.md#against-the-targets"
     return (
         table(["compiled, as CUDA graphs", "median", "target"], lines)
-        + f"\n{sum(known)} of {len(known)} targets are reached; [all of them]({page}).\n"
+        + f"\n{sum(known)} of the {len(known)} targets measured (of {len(aimed)}) are reached; [all of them]({page}).\n"
     )
 
 

@@ -39,12 +39,20 @@ class Comparison:
     @classmethod
     def read(cls, results: Path, course: Course = FROM_BASE) -> Comparison:
         """From the folder of the small JSON files."""
-        names = [f"{course.name}.json", f"{course.base}.json", WEIGHTS if course == FROM_BASE else "", COST]
-        arms, base, weights, cost = (
-            json.loads((results / name).read_text(encoding="utf-8")) if (results / name).is_file() else {}
-            for name in names
+
+        def read(name: str) -> dict[str, Any]:
+            path = results / name
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+            return found
+
+        arms = read(f"{course.name}.json")
+        return cls(
+            arms.get("runs", []),
+            arms.get("scene_error", {}),
+            {} if course.base is None else read(f"{course.base}.json"),
+            read(WEIGHTS) if course == FROM_BASE else {},
+            read(COST),
         )
-        return cls(arms.get("runs", []), arms.get("scene_error", {}), base, weights, cost)
 
     @cached_property
     def arms(self) -> list[str]:

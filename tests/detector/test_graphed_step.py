@@ -159,11 +159,9 @@ def test_training_goes_on_where_a_capture_fails(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def fails(*_: object) -> None:
-        try:
-            raise RuntimeError("operation not permitted\nwhen stream is capturing")
-        finally:
-            raise RuntimeError("the capture could not be ended")
+    def fails(shape: Any, *_: object) -> None:
+        shape.broken = RuntimeError("operation not permitted\nwhen stream is capturing")
+        raise RuntimeError("the capture could not be ended")
 
     streams: list[object] = []
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)

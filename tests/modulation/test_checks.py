@@ -36,6 +36,7 @@ NAN = float("nan")
         ({"gains": (1.0, NAN)}, "gains"),
         ({"gains": 2.0}, "gains"),
         ({"class_residuals": [0.5, NAN]}, "class_residuals"),
+        ({"class_residuals": []}, "class_residuals"),
     ],
 )
 def test_a_setting_that_cannot_be_meant_is_named(setting: dict[str, Any], named: str) -> None:
@@ -56,8 +57,12 @@ def test_a_setting_that_cannot_be_meant_is_named(setting: dict[str, Any], named:
         ({"image_size": (64, 160, 3)}, ("image_size", "(64, 160, 3)")),
         ({"image_size": (0, 160)}, ("image_size", "(0, 160)")),
         ({"image_size": 160}, ("image_size", "160")),
-        ({"bev_position": torch.randn(10, 12, C)}, ("bev_position", "[12, 10, 16]", "[10, 12, 16]")),
-        ({"image_position": torch.randn(2, 6, C, 4, 10)}, ("image_position", "[4, 10, 16]")),
+        ({"bev_position": torch.randn(10, 12, C)}, ("bev_position", "12, 10, 16]", "[10, 12, 16]")),
+        ({"image_position": torch.randn(2, 6, C, 4, 10)}, ("image_position", "4, 10, 16]")),
+        # These would be taken for other batches and cameras.
+        ({"bev_position": torch.randn(6, 12, 10, C)}, ("bev_position", "[2, 12, 10, 16]", "[6, 12, 10, 16]")),
+        ({"image_position": torch.randn(2, 4, 10, C)}, ("image_position", "4, 10, 16]", "[2, 4, 10, 16]")),
+        ({"query_embed": torch.ones(2, 40, C, dtype=torch.int64)}, ("query_embed must be floating-point", "int64")),
     ],
 )
 def test_what_does_not_fit_is_named(change: dict[str, Any], parts: tuple[str, ...]) -> None:
@@ -210,3 +215,15 @@ def test_shapes_alone_go_through() -> None:
         module, given = exported()
         bev, images = module(*given)
         assert (bev.shape, images.shape) == (given[2].shape, given[3].shape)
+
+
+def test_values_are_not_looked_at_under_a_transform() -> None:
+    module, given = build(), inputs()
+    points = given["reference_points"]
+
+    def routed(moved: torch.Tensor) -> torch.Tensor:
+        return module(**(given | {"reference_points": moved})).lidar_weights
+
+    several = torch.func.vmap(routed)(torch.stack([points, points.flip(1)]))
+    assert not module.looked
+    torch.testing.assert_close(several, torch.stack([routed(points), routed(points.flip(1))]))

@@ -134,15 +134,15 @@ class GraphedStep:
             self._capturing = False
             # A capture that cannot even be ended leaves its stream the current one.
             torch.cuda.set_stream(before)
-            for known in {id(one): one for one in (shape, *self._shapes.values())}.values():
+            for known in {shape, *self._shapes.values()}:
                 known.forget()
             _end_broken_capture(device, self._pool)
             self._pool = None
             # Ending a broken capture raises an error of its own over the one that broke it.
-            cause = error.__context__ or error
-            reason = " ".join(str(cause).split())[:300]
+            reason = " ".join(str(shape.broken or error).split())[:300]
+            shape.broken = None
             logger.warning(
-                "the training step cannot be a CUDA graph here and goes on without: %s", reason, exc_info=cause
+                "the training step cannot be a CUDA graph here and goes on without: %s", reason, exc_info=error
             )
 
     def _tried(self, shape: _Shape, box_counts: list[int]) -> tuple[float, float]:
@@ -196,6 +196,7 @@ class _Shape:
         self._gradients: list[Tensor | None] = []
         self.graphs: list[torch.cuda.CUDAGraph] | None = None
         self.runs = 0
+        self.broken: Exception | None = None
 
     def load(self, batch: Batch, generator: torch.Generator | None) -> None:
         """Put a batch where the stages read it."""
@@ -249,7 +250,11 @@ class _Shape:
             graphs.append(torch.cuda.CUDAGraph())
             # Other threads, of the loader and of NCCL, call CUDA meanwhile.
             with torch.cuda.graph(graphs[-1], pool=pool, stream=stream, capture_error_mode="thread_local"):
-                stage()
+                try:
+                    stage()
+                except Exception as error:
+                    self.broken = error
+                    raise
         del self._output, self._sums
         self._gradients = [parameter.grad for parameter in self._parameters]
         self.graphs = graphs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -148,10 +148,10 @@ class AQRModulation(nn.Module):
             gains=gains,
             class_residuals=class_residuals,
             choices=[
-                (parameterisation, ("sigmoid", "centered")),
-                (render_method, ("gaussian", "bilinear", "direct", "distance_weighted")),
-                (modulation_type, ("element_wise", "channel_wise", "adaptive")),
-                (form, ("convex", "additive")),
+                (parameterisation, get_args(Parameterisation)),
+                (render_method, get_args(RenderMethod)),
+                (modulation_type, get_args(ModulationType)),
+                (form, get_args(Form)),
             ],
         )
         self.register_buffer("pc_range", torch.tensor(pc_range, dtype=torch.get_default_dtype()), persistent=False)

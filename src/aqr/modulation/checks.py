@@ -55,6 +55,8 @@ def check_settings(
         raise ValueError(f"max_weight_clamp must be a number of at least 1, not {max_weight_clamp}")
     if not 0 <= min_weight_threshold < math.inf:
         raise ValueError(f"min_weight_threshold must be a number of at least 0, not {min_weight_threshold}")
+    if class_residuals is not None and not len(class_residuals):
+        raise ValueError("class_residuals must be one number a class, not empty")
     if class_residuals is not None and not all(0 <= residual <= 1 for residual in class_residuals):
         raise ValueError(f"class_residuals must lie in [0, 1], not {list(class_residuals)}")
     if not _is_pair(gains) or not all(0 < gain < math.inf for gain in gains):
@@ -130,7 +132,7 @@ def check_shapes(
         if images.shape[1]:
             _check_cameras(images, lidar2img, image_size)
             _check_position("image_position", image_position, images, "[B, V, Hi, Wi, C]")
-    for name, value in (("bev", bev), ("images", images)):
+    for name, value in (("query_embed", query_embed), ("bev", bev), ("images", images)):
         if value is not None and not value.is_floating_point():
             raise ValueError(f"{name} must be floating-point features, not {value.dtype}")
     if query_embed.dtype != like.dtype and not torch.is_autocast_enabled(query_embed.device.type):
@@ -154,16 +156,17 @@ def _check_position(name: str, position: Tensor | None, features: Tensor, form: 
     if position is None:
         return
     cells = [features.shape[-2], features.shape[-1], features.shape[-3]]
-    if list(position.shape[-3:]) != cells:
-        raise ValueError(
-            f"{name} must be {form} with [H, W, C] = {cells} as the features have, not {list(position.shape)}"
-        )
+    allowed = [[*features.shape[:-3], *cells], *([cells] if features.dim() == 4 else [])]
+    if list(position.shape) not in allowed:
+        raise ValueError(f"{name} must be {form} = {allowed[0]} as the features are, not {list(position.shape)}")
 
 
 def can_look(points: Tensor) -> bool:
-    """Whether values may be read here: not while a graph is made of the call, and not where there are none."""
+    """Whether values may be read here: not where a graph is made of the call or torch.func transforms it."""
     # A subclass, such as that of fake tensors, may hold nothing.
     if type(points) not in (Tensor, nn.Parameter) or points.is_meta or not points.numel():
+        return False
+    if torch._C._are_functorch_transforms_active():
         return False
     return not (points.is_cuda and torch.cuda.is_current_stream_capturing())
 
