@@ -27,7 +27,7 @@ def test_kept_shares_divide_like_by_like() -> None:
     assert share["value"] == pytest.approx(100 * graph["value"] / step["value"])
     plain = rows["step"]["AQR alone over the training step with it, plain"]
     alone = plain["value"] / 100 * rows["step"]["training step with AQR, plain"]["value"]
-    assert plain["note"] == f"AQR alone: {alone:.3g} ms, in the same run"
+    assert plain["note"] == f"AQR alone: {alone:.3g} ms, on the day of this step, not that of the rows above"
     # Launched one by one AQR never took less than its graph.
     assert alone > graph["value"] * 2
     assert rows["step_compiled"]["AQR alone over the training step with it, compiled"]["value"] is None
@@ -47,4 +47,4 @@ def test_notes_are_printed_and_empty_columns_are_not() -> None:
 def test_the_headline_counts_targets_and_says_what_is_missing() -> None:
     text = headline({}, [row("a", reached=True), row("b", reached=False), row("c")])
     assert text.count("| not measured |") == 5
-    assert "1 of 2 targets are reached" in text
+    assert "1 of the 2 targets measured (of 3) are reached" in text
