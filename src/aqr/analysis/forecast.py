@@ -78,7 +78,18 @@ class Anchor:
     ranks: int = 1
 
     def forecast(self, clamp: float, residual: float) -> Forecast:
-        """In the convex form (`r + (1 − r)·W`)."""
+        """What to expect in the convex form (`r + (1 − r)·W`).
+
+        Args:
+            clamp: max_weight_clamp; of `centered` maps, at least 1.
+            residual: residual_weight, a fraction.
+
+        Returns:
+            relative_change, as fractions.
+
+        Raises:
+            ValueError: for an anchor whose own residual is 1.
+        """
         if self.residual == 1:
             raise ValueError("nothing follows from a run that keeps everything")
         scale = (1 - residual) / (1 - self.residual)
@@ -105,7 +116,17 @@ class Anchor:
         return Forecast(low, min(max(expected, low), high), high, rough)
 
     def additive(self, clamp: float, residual: float, observed: Form) -> Forecast | None:
-        """In the additive form (`r + W`): what the logged moments allow. None where the map's are not stated."""
+        """What the logged moments allow in the additive form (`r + W`).
+
+        Args:
+            clamp: max_weight_clamp.
+            residual: residual_weight, a fraction.
+            observed: form in which the anchor's own change came about.
+
+        Returns:
+            relative_change, as fractions; None where the map's moments are not stated, with a gate, and of `centered`
+            maps at another clamp.
+        """
         if self.mean is None or self.spread is None or self.gated:
             return None
         if self.parameterisation == "centered" and clamp != self.clamp:

@@ -35,11 +35,11 @@ CANDIDATES: Final = 4096
 SPARE: Final = 3
 """Trials that must be left beyond the terms of the model."""
 _EDGE: Final = 0.05
-_SCATTER: Final = 2.0
-"""Standard deviations that a peak may stand above the best trial,"""
-_RISE: Final = 0.05
-"""and share of the range of the scores besides."""
 """Share of a range that counts as its end."""
+_SCATTER: Final = 2.0
+"""Standard deviations of the scores around the surface that its peak may stand above the best trial."""
+_RISE: Final = 0.05
+"""Share of the range of the scores that the peak may stand above the best trial besides."""
 
 
 @dataclass(frozen=True)

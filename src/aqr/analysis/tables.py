@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,31 +126,33 @@ def run_table(data: Mapping[str, Any], t: Translator) -> Table | None:
     runs = data["runs"]
     if not runs:
         return None
-    rows: list[tuple[str, ...]] = []
-    timed = any(run["training"]["step_time_median_s"] is not None for run in runs)
-    weighed = any(run["training"]["memory_max_mb"] is not None for run in runs)
-    gated = any("gates" in one for run in runs for one in run["aqr"]["snapshots"][-1:])
-    for label, show in (
+    lines: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
         (t("source"), lambda run: t(run["kind"])),
         ("AQR", lambda run: {True: t("on"), False: t("off"), None: t("unknown")}[run["config"]["enable_aqr"]]),
         ("max_weight_clamp", lambda run: _setting(run, "max_weight_clamp", t)),
         ("residual_weight", lambda run: _setting(run, "residual_weight", t)),
         (t("formula"), lambda run: _setting(run, "form", t)),
-        (t("gate at the end, LiDAR · camera") if gated else "", _gates),
+    ]
+    if any("gates" in one for run in runs for one in run["aqr"]["snapshots"][-1:]):
+        lines.append((t("gate at the end, LiDAR · camera"), _gates))
+    lines += [
         (t("iterations"), lambda run: shown_number(run["training"]["iterations"], 0)),
         (t("loss, first line"), lambda run: shown_number(run["training"]["loss_first"])),
         (t("loss, last line"), lambda run: shown_number(run["training"]["loss_last"])),
-        (t("step time, median (s)") if timed else "", lambda run: shown_number(run["training"]["step_time_median_s"])),
-        (t("memory, largest (MB)") if weighed else "", lambda run: shown_number(run["training"]["memory_max_mb"], 0)),
+    ]
+    if any(run["training"]["step_time_median_s"] is not None for run in runs):
+        lines.append((t("step time, median (s)"), lambda run: shown_number(run["training"]["step_time_median_s"])))
+    if any(run["training"]["memory_max_mb"] is not None for run in runs):
+        lines.append((t("memory, largest (MB)"), lambda run: shown_number(run["training"]["memory_max_mb"], 0)))
+    lines += [
         (
             t("gradient not finite at"),
             lambda run: ", ".join(map(str, run["training"]["nonfinite_grad_iterations"][:12])) or NOTHING,
         ),
         (t("AQR snapshots × ranks"), _snapshots),
-    ):
-        if label:
-            rows.append((label, *(show(run) for run in runs)))
-    return Table("runs", t("The runs"), ("", *(run["name"] for run in runs)), tuple(rows))
+    ]
+    rows = tuple((label, *(show(run) for run in runs)) for label, show in lines)
+    return Table("runs", t("The runs"), ("", *(run["name"] for run in runs)), rows)
 
 
 def _setting(run: Mapping[str, Any], name: str, t: Translator) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from aqr.analysis.comparison import Comparison
@@ -18,7 +18,7 @@ _CLAUSES: Final[tuple[tuple[str, Message], ...]] = (
     ("maps.clamp-not-applied", text("the clamp is not applied")),
     ("maps.invisible-queries-pile-up", text("invisible queries pile up in the image map")),
     ("queries.denoising-in-maps", text("denoising queries are drawn into the weight maps")),
-    ("maps.empty", text("weight maps are empty, so that AQR is a constant factor")),
+    ("maps.empty", text("AQR is all but a constant factor where weight maps are empty")),
     ("modulation.formula-differs", text("features are scaled up further than the formula allows")),
     ("router.not-learning", text("nothing shows that the router learns")),
     ("training.leak", text("training looks easier than without AQR while the detector is worse (a leak?)")),
@@ -39,8 +39,11 @@ def verdict(
     recommendations: Sequence[Recommendation],
 ) -> tuple[Message, Message, Message]:
     """Three sentences about the run that the report is mainly about."""
-    told = {finding.id for finding in findings}
-    return _score(run, comparison, findings), _mechanism(run, findings), _next(run, comparison, recommendations, told)
+    return (
+        _score(run, comparison, findings),
+        _mechanism(run, findings),
+        _next(run, comparison, findings, recommendations),
+    )
 
 
 def _score(run: Run, comparison: Comparison | None, findings: Sequence[Finding]) -> Message:
@@ -113,29 +116,38 @@ def _mechanism(run: Run, findings: Sequence[Finding]) -> Message:
 
 
 def _next(
-    run: Run, comparison: Comparison | None, recommendations: Sequence[Recommendation], told: Collection[str]
+    run: Run,
+    comparison: Comparison | None,
+    findings: Sequence[Finding],
+    recommendations: Sequence[Recommendation],
 ) -> Message:
     if comparison is not None and recommendations and recommendations[0].name == OFF:
         return text(
             "Next, go on without AQR, and find what costs {lost:.2f} points before trying another strength.",
             lost=-100 * comparison.metrics["mAP"],
         )
-    if "maps.empty" in told:
+    if any(finding.id == "maps.empty" and finding.severity == "critical" for finding in findings):
+        if run.kind == "run folder":
+            return text(
+                "Next, train with aqr.parameterisation: centered, whose maps do not end at 0; as it is, other "
+                "strengths only change the constant."
+            )
         return text(
-            "Next, train with aqr.parameterisation: centered, whose maps do not end at 0; as it is, other strengths "
-            "only change the constant."
+            "Next, find out why next to nothing is left on the weight maps; as it is, other strengths only change the "
+            "constant."
         )
     settings = [one for one in recommendations if one.name != OFF]
     off = any(one.name == OFF for one in recommendations)
     if settings:
         first = settings[0]
+        assert first.camera is not None
         return text(
             "Next, try {name} (clamp {clamp}, residual {residual}), with which image features should change by "
             "{change}{off}.",
             name=first.name,
             clamp=str(first.max_weight_clamp),
             residual=str(first.residual_weight),
-            change=expectation(first.camera) if first.camera else text("unknown"),
+            change=expectation(first.camera),
             off=text("; until a setting gains, train without AQR") if off else "",
         )
     if off:

@@ -17,8 +17,9 @@ _NAMES: Final[dict[str, Message]] = {"weight_map_bev": text("BEV map"), "weight_
 _SENSORS: Final[dict[str, Message]] = {"weight_map_bev": text("LiDAR"), "weight_map_pers": text("cameras")}
 _WEIGHTS: Final = {"weight_map_bev": "lidar_weights", "weight_map_pers": "camera_weights"}
 _GATES: Final[dict[str, Message]] = {"lidar_gate": text("LiDAR"), "camera_gate": text("cameras")}
-_NEAR_ZERO: Final = 0.05
-"""A weight below this counts as near 0."""
+_GATE_OF: Final = {"weight_map_bev": "lidar_gate", "weight_map_pers": "camera_gate"}
+_THRESHOLD: Final = 0.01
+"""min_weight_threshold where it is not stated, or 0."""
 _EMPTY: Final = 0.95
 """Share of cells near 0 from which a map counts as empty."""
 _SLIGHT: Final = 0.1
@@ -27,37 +28,51 @@ _GIVEN_UP: Final = 0.05
 """A mean weight below this: the router has given the sensor up."""
 
 
-def share_near_zero(snapshot: Snapshot, group: str) -> float | None:
-    """At least this share of a map's cells is below `_NEAR_ZERO` (Markov's inequality; 1 where the maximum is 0)."""
+def share_near_zero(snapshot: Snapshot, group: str, level: float) -> float | None:
+    """At least this share of a map's cells is below the level (Markov's inequality; 1 where the maximum is).
+
+    Args:
+        snapshot: statistics of a forward pass.
+        group: of `aqr.analysis.run.MAPS`.
+        level: a weight above 0.
+
+    Returns:
+        A fraction; None where the map's mean is not stated.
+    """
     mean, top = snapshot.mean(group, "mean"), snapshot.high(group)
     if mean is None:
         return None
-    return 1.0 if top is not None and top < _NEAR_ZERO else max(0.0, 1 - mean / _NEAR_ZERO)
+    return 1.0 if top is not None and top < level else max(0.0, 1 - mean / level)
 
 
 def empty(context: Context) -> Iterator[Finding]:
-    """Maps that are 0 nearly everywhere: what is left is the residual, the same for every feature."""
+    """Maps that are 0 nearly everywhere: what is left is the residual, the same for every feature.
+
+    Critical where this tells no query from another: on every map, and not because queries that weigh something are few.
+    """
     run = context.run
     residual = run.number("residual_weight")
     if not run.snapshots or residual is None or run.text("parameterisation") == "centered":
         return
     last = run.snapshots[-1]
-    shares = {group: share for group in MAPS if (share := share_near_zero(last, group)) is not None}
+    level = run.number("min_weight_threshold") or _THRESHOLD
+    shares = {group: share for group in MAPS if (share := share_near_zero(last, group, level)) is not None}
     found = [group for group, share in shares.items() if share >= _EMPTY]
     if not found:
         return
     yield Finding(
         "maps.empty",
-        "critical" if len(found) == len(shares) else "warning",
-        text("Weight maps are empty: AQR is a constant factor there"),
+        "critical" if all(_ranks_nothing(last, group, share) for group, share in shares.items()) else "warning",
+        text("Weight maps are empty: AQR is all but a constant factor there"),
         text(
             "At forward {forward} {listed}. {constant}{given_up}",
-            listed=Listing(tuple(_emptiness(last, group, shares[group]) for group in found)),
+            listed=Listing(tuple(_emptiness(last, group, shares[group], level) for group in found)),
             forward=last.forward,
             constant=_constant(run, last, residual, found),
             given_up=_given_up(last, found),
         ),
         {
+            "near_zero_below": level,
             "share_near_zero_at_least": {group: round(shares[group], 6) for group in found},
             "map_mean": {group: last.mean(group, "mean") for group in found},
             "map_max": {group: last.high(group) for group in found},
@@ -70,13 +85,18 @@ def empty(context: Context) -> Iterator[Finding]:
     )
 
 
-def _emptiness(last: Snapshot, group: str, share: float) -> Message:
+def _ranks_nothing(last: Snapshot, group: str, share: float) -> bool:
+    weight = last.mean(_WEIGHTS[group], "mean")
+    return share == 1 or (share >= _EMPTY and weight is not None and weight < _GIVEN_UP)
+
+
+def _emptiness(last: Snapshot, group: str, share: float, level: float) -> Message:
     if last.high(group) == 0:
         return text("the {map} is 0 on every cell", map=_NAMES[group])
     return text(
         "the {map} is below {level:g} on at least {share:.0f} % of the cells (mean {mean:.5f})",
         map=_NAMES[group],
-        level=_NEAR_ZERO,
+        level=level,
         share=np.floor(100 * share),
         mean=last.mean(group, "mean") or 0.0,
     )
@@ -85,21 +105,33 @@ def _emptiness(last: Snapshot, group: str, share: float) -> Message:
 def _constant(run: Run, last: Snapshot, residual: float, found: list[str]) -> Message:
     if not is_gated(run):
         return text(
-            "There every feature is multiplied by residual_weight, {residual:g}, whatever its query weighs.",
+            "There every feature is multiplied by all but the same factor, residual_weight ({residual:g}).",
             residual=residual,
         )
-    change = last.mean("modulation_pers", "relative_change") if "weight_map_pers" in found else None
     return text(
-        "There the change equals (1 − {residual:g}) × gate, the same for every feature, whatever its query "
-        "weighs{seen}.",
+        "There the change is (1 − {residual:g}) × gate, all but the same for every feature{seen}.",
         residual=residual,
-        seen=text(
-            " (images: {change:.1f} %, a gate of {gate:.2f} up or down)",
-            change=100 * change,
-            gate=change / (1 - residual),
+        seen=_gates_seen(last, residual, found),
+    )
+
+
+def _gates_seen(last: Snapshot, residual: float, found: list[str]) -> Message | str:
+    """The gates of the maps as logged, else what the images' change says of theirs."""
+    logged = {name: last.gates[name] for group in found if (name := _GATE_OF[group]) in last.gates}
+    if logged:
+        return text(
+            " ({listed})",
+            listed=Listing(
+                tuple(
+                    text("{sensor}: gate {gate:.3f}", sensor=_GATES[name], gate=gate) for name, gate in logged.items()
+                )
+            ),
         )
-        if change is not None and residual < 1
-        else "",
+    change = last.mean("modulation_pers", "relative_change") if "weight_map_pers" in found else None
+    if change is None or residual >= 1:
+        return ""
+    return text(
+        " (images: {change:.1f} %, a gate of {gate:.2f} up or down)", change=100 * change, gate=change / (1 - residual)
     )
 
 
@@ -110,7 +142,7 @@ def _given_up(last: Snapshot, found: list[str]) -> Message | str:
         return ""
     return text(
         " The router has given these sensors up: mean weight {listed}. What falls below min_weight_threshold is set to "
-        "0, so that nothing of it is left on the map.",
+        "0, so that next to nothing of it is left on the map.",
         listed=Listing(
             tuple(text("{sensor} {mean:.4f}", sensor=_SENSORS[group], mean=mean) for group, mean in low.items())
         ),
