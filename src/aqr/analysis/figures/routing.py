@@ -11,6 +11,9 @@ from aqr.analysis.language import Translator, text
 
 _LEAST: Final = 0.1
 """Least span of the axis of weights: what is smaller is no trend."""
+_WIDE: Final = 50.0
+_NARROW: Final = 1.0
+"""Per cent at which the colours of a forecast end at least, with the wanted band and without it."""
 _BESIDE: Final = {"A": "middle right", "B": "top center", "C": "middle left"}
 """Where the names of the presets stand, which are neighbours."""
 
@@ -115,7 +118,7 @@ def maps(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator) -
     return Figure(
         "maps",
         text("Weight maps"),
-        text("Mean and maximum of the weight maps; a maximum that lies flat stands at the clamp."),
+        text("Mean and maximum of the weight maps; they end at max_weight_clamp."),
         {"data": traces, "layout": layout_of(t, "forward pass", "weight", yaxis={"rangemode": "tozero"})},
     )
 
@@ -187,6 +190,7 @@ def whatif(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator)
     about = None if grid["spread_known"] else t("about")
     hover = [[_forecast(at[clamp, residual], factor, about) for residual in residuals] for clamp in clamps]
     low, high = (100 * edge for edge in CAMERA_CHANGE)
+    banded = any(_banded(run) for run in data["runs"] if run["name"] == grid["run"])
     traces: list[dict[str, Any]] = [
         {
             "type": "heatmap",
@@ -196,13 +200,12 @@ def whatif(data: Mapping[str, Any], runs: Runs, colours: Colours, t: Translator)
             "text": hover,
             "zsmooth": False,
             "zmin": 0,
-            "zmax": max(50.0, max(map(max, z))),
+            "zmax": max(_WIDE if banded else _NARROW, *map(max, z)),
             "colorscale": [[0, "#f4f8fb"], [0.5, "#9ecae1"], [1, "#08519c"]],
             "hovertemplate": "residual %{x:.2f}, clamp %{y:.2f}<br>%{text}<extra></extra>",
             "colorbar": {"title": {"text": "%"}, "thickness": 12, "len": 0.9},
         }
     ]
-    banded = any(_banded(run) for run in data["runs"] if run["name"] == grid["run"])
     if banded:
         traces += [_contour(residuals, clamps, z, level) for level in (low, high)]
     settings = [
