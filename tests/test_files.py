@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import stat
 import tempfile
 from pathlib import Path
 
@@ -57,18 +58,60 @@ def test_the_cache_folder_is_the_stated_one_or_at_home_and_a_user_without_a_home
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "stated"))
     assert cache_folder() == tmp_path / "stated" / "aqr"
-    for unset in ("", None):
+    for unset in ("", "relative", None):
         if unset is None:
             monkeypatch.delenv("XDG_CACHE_HOME")
         else:
             monkeypatch.setenv("XDG_CACHE_HOME", unset)
         assert cache_folder() == tmp_path / "home" / ".cache" / "aqr"
 
+    temporary = without_home(tmp_path, monkeypatch)
+    for _ in range(2):
+        assert cache_folder() == temporary
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o700
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "stated"))
+    assert cache_folder() == tmp_path / "stated" / "aqr"
+
+
+def without_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of a user without a home directory, which is not there yet."""
+
     def unknown(user: int) -> None:
         raise KeyError(user)
 
-    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(pwd, "getpwuid", unknown)
-    assert cache_folder() == Path(tempfile.gettempdir()) / f"aqr-{os.getuid()}"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "stated"))
-    assert cache_folder() == tmp_path / "stated" / "aqr"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / f"aqr-{os.getuid()}"
+
+
+@pytest.mark.parametrize("taken", ["open to all", "link", "file", "of another user"])
+def test_a_cache_folder_that_others_prepared_is_refused(
+    taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = without_home(tmp_path, monkeypatch)
+    if taken == "link":
+        (tmp_path / "elsewhere").mkdir()
+        folder.symlink_to(tmp_path / "elsewhere")
+    elif taken == "file":
+        folder.touch()
+    else:
+        folder.mkdir()
+        folder.chmod(0o777 if taken == "open to all" else 0o755)
+    if taken == "of another user":
+        if os.getuid():
+            pytest.skip("only root can give a folder away")
+        os.chown(folder, 12345, 12345)
+    with pytest.raises(InputError, match="set XDG_CACHE_HOME"):
+        cache_folder()
+
+
+def test_two_hosts_that_write_one_file_do_not_share_a_partial_one(tmp_path: Path) -> None:
+    """As far as the process number goes, the two are one."""
+    path = tmp_path / "file"
+    with replacing(path) as first, replacing(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]

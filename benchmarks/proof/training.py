@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aqr.batch import Batch
 from aqr.config import Config
@@ -22,6 +22,7 @@ from aqr.training.module import autocast, step_seed
 from aqr.training.optimizer import adamw, one_cycle, set_lr
 from aqr.training.recorder import memory_mb
 from aqr.training.run_folder import RunFolder, append_line
+from aqr.training.update import router_grad_norm
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def fit(
                 losses |= extra(detector, output, batch)
         loss = torch.stack([value.float() for value in losses.values()]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
-        of_router = {} if detector.aqr is None else {"router_grad_norm": _norm(detector.aqr.router, like=loss)}
+        of_router = {} if detector.aqr is None else {"router_grad_norm": router_grad_norm(detector.aqr, loss)}
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -134,9 +135,3 @@ def fit(
     effort = Effort(step, time.perf_counter() - begin, memory_mb(device))
     save_final(folder, detector, config, step)
     return effort
-
-
-def _norm(module: nn.Module, like: Tensor) -> Tensor:
-    """Of the gradients of all its parameters; 0 where none has any."""
-    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-    return torch.nn.utils.get_total_norm(gradients) if gradients else like.new_zeros(())

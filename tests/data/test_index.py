@@ -514,6 +514,20 @@ def test_an_unwritable_cache_is_not_fatal(own_world: Path, tmp_path: Path, caplo
     index = open_index(own_world, "v1.0-mini", tmp_path / "file" / "cache")
     assert len(index) == 6
     assert "could not be kept" in caplog.text
+    assert "`cache` of open_index" in caplog.text
+
+
+def test_an_unwritable_cache_of_the_user_names_the_variable_that_places_it(
+    own_world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    (own_world / "v1.0-mini").chmod(0o555)
+    try:
+        open_index(own_world, "v1.0-mini")
+    finally:
+        (own_world / "v1.0-mini").chmod(0o755)
+    assert "XDG_CACHE_HOME" in caplog.text
 
 
 def test_opening_imports_no_torch(world: Path) -> None:

@@ -19,7 +19,7 @@ from aqr.config import parse
 from aqr.errors import InputError
 from aqr.training import fit, load_detector, train
 from aqr.training.adaptation import Adaptation, apply_settings, settings_of
-from aqr.training.checkpoint import Checkpoint, read_adaptation
+from aqr.training.checkpoint import Checkpoint, Trained
 from aqr.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
@@ -69,7 +69,7 @@ def test_the_controller_moves_a_real_run_and_says_so(fakes: pytest.MonkeyPatch, 
     # What is left behind is what a later evaluation computes with.
     final = recorded[-1]["controller"]
     for path in (RunFolder(tmp_path).final_weights, RunFolder(tmp_path).last_checkpoint):
-        moved = read_adaptation(path)
+        moved = Trained.read(path).adaptation
         assert {name: moved[name] for name in ("residual_weight", "max_weight_clamp")} == {
             name: final[name] for name in ("residual_weight", "max_weight_clamp")
         }
@@ -109,7 +109,10 @@ def test_a_schedule_is_followed_and_ends_at_the_config(fakes: pytest.MonkeyPatch
         progress = (iteration - 1) / 23
         assert at[iteration]["max_weight_clamp"] == pytest.approx(1 + 1.5 * progress)
         assert at[iteration]["residual_weight"] == pytest.approx(1 - 0.3 * min(progress / 0.5, 1))
-    assert read_adaptation(RunFolder(tmp_path).final_weights) == {"max_weight_clamp": 2.5, "residual_weight": 0.7}
+    assert Trained.read(RunFolder(tmp_path).final_weights).adaptation == {
+        "max_weight_clamp": 2.5,
+        "residual_weight": 0.7,
+    }
 
 
 def test_both_ranks_use_the_same_settings_at_every_step(tmp_path: Path) -> None:
@@ -130,7 +133,7 @@ def test_a_band_out_of_reach_is_said_once(
     with caplog.at_level(logging.WARNING):
         train(config_of({"controller": wanted}), tmp_path)
     assert sum("cannot bring relative_change" in record.getMessage() for record in caplog.records) == 1
-    assert read_adaptation(RunFolder(tmp_path).final_weights)["controller"]["stopped"]
+    assert Trained.read(RunFolder(tmp_path).final_weights).adaptation["controller"]["stopped"]
 
 
 def test_an_evaluation_computes_with_the_settings_that_training_arrived_at(world: Path, tmp_path: Path) -> None:
@@ -151,7 +154,7 @@ def test_nothing_moves_and_nothing_is_recorded_by_default(fakes: pytest.MonkeyPa
     assert not Adaptation(config_of({})).moves
     assert "max_weight_clamp" not in lines(tmp_path / "metrics.jsonl")[0]
     assert "settings" not in lines(tmp_path / "aqr_stats.jsonl")[0]
-    assert read_adaptation(RunFolder(tmp_path).final_weights) == {}
+    assert Trained.read(RunFolder(tmp_path).final_weights).adaptation == {}
 
 
 @pytest.mark.parametrize(

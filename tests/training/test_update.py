@@ -7,8 +7,10 @@ import pytest
 import torch
 from training_fakes import FakeDetector, small_config
 
+from aqr.modulation import AQRModulation
+from aqr.modulation.attend import AttentionRouting
 from aqr.training.optimizer import adamw
-from aqr.training.update import Update
+from aqr.training.update import Update, router_grad_norm
 
 
 def with_gradients() -> tuple[FakeDetector, torch.optim.AdamW]:
@@ -54,9 +56,28 @@ def test_a_router_without_gradients_has_a_norm_of_nothing_where_the_other_norm_l
     assert detector.aqr is not None
     for parameter in detector.aqr.router.parameters():
         parameter.requires_grad_(False).grad = None
+    assert detector.aqr.lidar_gate is not None
+    assert detector.aqr.lidar_gate.grad is not None, "the gate learns by itself"
     update = Update(detector, optimizer, 1.0)
     norm, router, number = update(torch.tensor([1.5]))()
     assert (router, number) == (0.0, 1.5)
     assert norm > 0
     # There need not be a GPU for it to lie elsewhere than PyTorch's own norm of nothing.
-    assert update._router_norm(torch.zeros((), device="meta")).device.type == "meta"
+    for aqr in (detector.aqr, None):
+        assert router_grad_norm(aqr, torch.zeros((), device="meta")).device.type == "meta"
+
+
+@pytest.mark.parametrize("kind", ["features", "classes", "attention"])
+def test_the_routers_norm_is_of_all_parts_that_decide_the_weights_and_of_no_gate(kind: str) -> None:
+    space = (-54.0, -54.0, -5.0, 54.0, 54.0, 3.0)
+    made = {
+        "features": lambda: (AQRModulation(8, space), ("router",)),
+        "classes": lambda: (AQRModulation(8, space, class_residuals=[0.5, 0.7]), ("router", "class_residual")),
+        "attention": lambda: (AttentionRouting(8, space, context=True), ("router", "context")),
+    }
+    aqr, parts = made[kind]()
+    torch.manual_seed(0)
+    for parameter in aqr.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    squares = [float(p.grad.square().sum()) for part in parts for p in aqr.get_submodule(part).parameters()]
+    torch.testing.assert_close(float(router_grad_norm(aqr, torch.zeros(()))), sum(squares) ** 0.5)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import run_fake
+import safetensors.torch
 import torch
 from processes import start
 from torch import nn
@@ -21,8 +22,8 @@ from aqr.detector import Detections
 from aqr.detector.image_encoder import build_backbone
 from aqr.errors import InputError
 from aqr.scoring import score_files
-from aqr.training import evaluate, evaluation, fit, load_detector, predict, train, view_run
-from aqr.training.checkpoint import Checkpoint
+from aqr.training import evaluate, evaluate_failures, evaluation, fit, load_detector, predict, train, view_run
+from aqr.training.checkpoint import Checkpoint, read_weights
 from aqr.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
@@ -178,6 +179,43 @@ def test_a_run_that_stopped_during_its_last_evaluation_is_scored_as_it_ended(
     for name in ("results.json", "metrics.json"):
         again = json.loads((tmp_path / "again" / name).read_text())
         assert json.loads((scores / name).read_text()) | {"eval_time": 0} == again | {"eval_time": 0}
+
+
+def test_weights_that_do_not_say_their_step_are_scored_once_as_those_of_the_runs_last(
+    run: Path, tmp_path: Path, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    safetensors.torch.save_file(read_weights(folder.final_weights), folder.final_weights)
+    metrics = folder.evaluation("mini_val") / "metrics.json"
+    metrics.unlink()
+    train(tiny(world, val_every=2), folder.path, resume=True, show=False)
+    assert json.loads(metrics.read_text())["step"] == 4
+    monkeypatch.setattr(fit, "evaluate", lambda *_, **__: pytest.fail("scored again"))
+    train(tiny(world, val_every=2), folder.path, resume=True, show=False)
+
+
+@pytest.mark.parametrize("corrupt", [None, "dark:1"])
+def test_a_checkpoint_is_read_once_and_quiet_evaluation_draws_no_bar(
+    run: Path,
+    tmp_path: Path,
+    corrupt: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    folder.final_weights.unlink()
+    reads, reading = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **options: [reads.append(path), reading(path, **options)][1])
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, as far as rich can tell
+    if corrupt is None:
+        evaluate(folder.path, out=tmp_path / "mini_val", show=False)
+    else:
+        evaluate_failures(folder.path, corrupt, out=tmp_path, show=False)
+    assert reads == [folder.last_checkpoint]
+    assert json.loads((tmp_path / "mini_val" / "metrics.json").read_text())["step"] == 4
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_run_that_stopped_goes_on_exactly(

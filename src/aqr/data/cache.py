@@ -83,7 +83,9 @@ def save(path: Path, key: str, index: Index) -> None:
         with replacing(path) as partial, partial.open("wb") as file:
             np.savez(file, **arrays)
     except InputError as error:
-        log.warning("the index could not be kept, opening will be slow again: %s", error)
+        by_user = index.cache is None and path.name != NAME
+        choice = "XDG_CACHE_HOME says where" if by_user else "`cache` of open_index names one"
+        log.warning("the index could not be kept, opening will be slow again: %s (%s)", error, choice)
 
 
 def load(path: Path, key: str, root: Path, version: str, cache: Path | None) -> Index | None:

@@ -134,28 +134,37 @@ def read_config(path: Path) -> Config:
     return configuration.parse(yaml.safe_load(text), str(path))
 
 
-def read_adaptation(path: Path) -> dict[str, Any]:
-    """Settings that training had moved when a checkpoint or a final.safetensors was written; empty for others.
+@dataclass(frozen=True)
+class Trained:
+    """A detector as a checkpoint or a final.safetensors holds it.
 
-    Raises:
-        InputError: if the file cannot be read.
+    Attributes:
+        weights: tensors by name.
+        adaptation: settings that training had moved; empty in files that do not say.
+        step: steps done; None in files that do not say.
     """
-    if path.suffix != ".safetensors":
-        return Checkpoint.load(path).adaptation
-    moved: dict[str, Any] = json.loads(_read_safetensors_metadata(path).get("adaptation", "{}"))
-    return moved
 
+    weights: dict[str, Tensor]
+    adaptation: dict[str, Any]
+    step: int | None
 
-def read_step(path: Path) -> int | None:
-    """Steps done when a checkpoint or a final.safetensors was written; None for files that do not say.
+    @classmethod
+    def read(cls, path: Path) -> Trained:
+        """Read a file, once, into CPU memory.
 
-    Raises:
-        InputError: if the file cannot be read.
-    """
-    if path.suffix != ".safetensors":
-        return Checkpoint.load(path).step
-    step = _read_safetensors_metadata(path).get("step", "")
-    return int(step) if step.isdecimal() else None
+        Raises:
+            InputError: if the file cannot be read or is no checkpoint of a run.
+        """
+        if path.suffix != ".safetensors":
+            checkpoint = Checkpoint.load(path)
+            return cls(checkpoint.detector, checkpoint.adaptation, checkpoint.step)
+        said = _read_safetensors_metadata(path)
+        step = said.get("step", "")
+        return cls(
+            weights=safetensors.torch.load_file(path),
+            adaptation=json.loads(said.get("adaptation", "{}")),
+            step=int(step) if step.isdecimal() else None,
+        )
 
 
 def without_pretrained(config: Config) -> Config:
@@ -225,7 +234,15 @@ def load_weights(detector: nn.Module, path: Path) -> LoadReport:
     Raises:
         InputError: if the file cannot be read safely or not one of its tensors fits.
     """
-    found = read_weights(path)
+    return take_weights(detector, read_weights(path), path)
+
+
+def take_weights(detector: nn.Module, found: Mapping[str, Tensor], path: Path) -> LoadReport:
+    """`load_weights` with the tensors of a file that was read; `path` names it in errors.
+
+    Raises:
+        InputError: if not one of the tensors fits.
+    """
     own = detector.state_dict()
     shared = [name for name in own if name in found]
     fitting = {name: found[name] for name in shared if found[name].shape == own[name].shape}

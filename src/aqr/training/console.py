@@ -104,14 +104,14 @@ def print_scores(name: str, summary: Mapping[str, Any]) -> None:
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar that shows on a terminal and nowhere else."""
+    """A bar that shows on a terminal that is not quiet, and nowhere else."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal or not is_main_process(),
+        disable=not console.is_terminal or console.quiet or not is_main_process(),
         transient=True,
     )
 

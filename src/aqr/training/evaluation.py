@@ -26,7 +26,7 @@ from aqr.scoring import GroundTruth, Metrics, Predictions, load_ground_truth, wr
 from aqr.scoring import evaluate as score
 from aqr.scoring.submission import ATTRIBUTE_OF, MODALITIES
 from aqr.training.adaptation import apply_settings
-from aqr.training.checkpoint import load_weights, read_adaptation, read_config, read_step, without_pretrained
+from aqr.training.checkpoint import Trained, read_config, take_weights, without_pretrained
 from aqr.training.console import print_scores, progress_bar, quiet_lightning
 from aqr.training.denormals import flushed_denormals
 from aqr.training.inference import SampleDetections, detect, gather
@@ -171,6 +171,7 @@ def evaluate(
     split: str | None = None,
     out: str | Path | None = None,
     devices: int | None = None,
+    step: int | None = None,
     show: bool = True,
 ) -> dict[str, Any]:
     """Score a detector on a split.
@@ -184,7 +185,8 @@ def evaluate(
         out: folder for results.json and metrics.json; by default eval/<split> in the run folder (beside a checkpoint
             that lies in none), and nowhere for a config.
         devices: number of GPUs; by default as many of `train.devices` as there are.
-        show: print the tables on rank 0.
+        step: after which the detector stands in its training, for metrics.json where the source does not say.
+        show: say on the terminal how it goes, and print the tables, on rank 0.
 
     Returns:
         The devkit's metrics_summary.json, on every rank.
@@ -199,9 +201,11 @@ def evaluate(
     with quiet_lightning():
         fabric = open_fabric(config, devices)
         evaluation = Evaluation.of(config, fabric.global_rank, fabric.world_size)
-        detector = open_detector(source, config).to(fabric.device)
-        with progress_bar(Console(stderr=True)) as bar:
-            metrics = evaluation.run(detector, fabric.device, folder, bar, step_of(source))
+        detector, stated = open_detector(source, config)
+        with progress_bar(Console(stderr=True, quiet=not show)) as bar:
+            metrics = evaluation.run(
+                detector.to(fabric.device), fabric.device, folder, bar, step if stated is None else stated
+            )
         summary = None if metrics is None else metrics.summary(evaluation.meta)
         if summary is not None and show:
             print_scores(config.data.val_split, summary)
@@ -239,9 +243,9 @@ def predict(
     with quiet_lightning():
         fabric = open_fabric(config, devices)
         evaluation = Evaluation.of(config, fabric.global_rank, fabric.world_size)
-        detector = open_detector(source, config).to(fabric.device)
+        detector, _ = open_detector(source, config)
         with progress_bar(Console(stderr=True)) as bar:
-            predictions = evaluation.detect(detector, fabric.device, bar)
+            predictions = evaluation.detect(detector.to(fabric.device), fabric.device, bar)
         if predictions is not None:
             evaluation.write(predictions, Path(out))
         fabric.barrier()
@@ -255,7 +259,8 @@ def load_detector(source: str | Path) -> tuple[Detector, Config]:
         InputError: where the source cannot be used.
     """
     config = config_of(Path(source))
-    return open_detector(source, config).eval(), config
+    detector, _ = open_detector(source, config)
+    return detector.eval(), config
 
 
 def config_of(source: Path) -> Config:
@@ -265,15 +270,6 @@ def config_of(source: Path) -> Config:
         InputError: where the source cannot be used.
     """
     return RunFolder(source).load_config() if source.is_dir() else read_config(source)
-
-
-def step_of(source: str | Path | Config) -> int | None:
-    """Steps done by the detector of a run folder or checkpoint; None where that is not known.
-
-    Raises:
-        InputError: where the source cannot be used.
-    """
-    return None if isinstance(source, Config) else read_step(_weights_of(Path(source)))
 
 
 def _weights_of(source: Path) -> Path:
@@ -286,27 +282,30 @@ def _weights_of(source: Path) -> Path:
     raise InputError(f"{folder.checkpoints}: holds no checkpoint yet; let `aqr train` run until it writes one")
 
 
-def open_detector(source: str | Path | Config, config: Config) -> Detector:
+def open_detector(source: str | Path | Config, config: Config) -> tuple[Detector, int | None]:
     """The detector of a config with the weights of a source, or the weights it starts from where that is a config.
+
+    Returns:
+        The detector on the CPU, and the steps it has done; None where the source does not say.
 
     Raises:
         InputError: where the source cannot be used or holds the weights of another detector.
     """
     torch.manual_seed(config.seed)
     if isinstance(source, Config):
-        detector = Detector(config)
-    else:
-        path = _weights_of(Path(source))
-        detector = Detector(without_pretrained(config))
-        report = load_weights(detector, path)
-        lacking = [*report.missing, *report.mismatched, *report.unexpected]
-        if lacking:
-            raise InputError(
-                f"{path}: its weights and the config beside them are of different detectors (first: {lacking[0]}); "
-                "restore the config that the run was trained with"
-            )
-        apply_settings(detector.aqr, read_adaptation(path))
-    return detector
+        return Detector(config), None
+    path = _weights_of(Path(source))
+    trained = Trained.read(path)
+    detector = Detector(without_pretrained(config))
+    report = take_weights(detector, trained.weights, path)
+    lacking = [*report.missing, *report.mismatched, *report.unexpected]
+    if lacking:
+        raise InputError(
+            f"{path}: its weights and the config beside them are of different detectors (first: {lacking[0]}); "
+            "restore the config that the run was trained with"
+        )
+    apply_settings(detector.aqr, trained.adaptation)
+    return detector, trained.step
 
 
 def evaluation_precision(config: Config, device: torch.device) -> str:

@@ -149,7 +149,7 @@ def _finished(folder: RunFolder, config: Config, step: int, show: bool) -> Path:
     """Score the detector where that was left undone, as by a run that was stopped during its last evaluation."""
     if scored_step(folder.evaluation(config.data.val_split)) != step:
         root = config.data.root if config.data.kind == "nuscenes" else None
-        evaluate(folder.path, root=root, split=config.data.val_split, show=show)
+        evaluate(folder.path, root=root, split=config.data.val_split, step=step, show=show)
     return folder.path
 
 

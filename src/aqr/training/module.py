@@ -54,7 +54,7 @@ class StepResult:
         losses: weighted losses by name, mean over the ranks.
         loss: their sum.
         grad_norm: norm of the gradient before clipping.
-        router_grad_norm: the router's share of it; None without AQR.
+        router_grad_norm: that of AQR without its gates, see `aqr.training.update.router_grad_norm`; None without AQR.
         lr: learning rate of the step where its factor is 1.
         skipped: whether a number was not finite and nothing was updated.
         statistics: pooled AQR statistics where this step took a snapshot.

@@ -19,7 +19,6 @@ from aqr.training.evaluation import (
     evaluation_folder,
     open_detector,
     open_fabric,
-    step_of,
     with_data,
 )
 
@@ -50,7 +49,7 @@ def evaluate_failures(
         out: folder for these folders; by default eval/ in the run folder, or beside a checkpoint that lies in none.
         devices: number of GPUs; by default as many of `train.devices` as there are.
         seed: of the failures' draws. It is not the run's, so that all detectors meet the same failures.
-        show: print the table on rank 0.
+        show: say on the terminal how it goes, and print the table, on rank 0.
 
     Returns:
         What `aqr.scoring.resistance.resistance` says, on every rank.
@@ -65,11 +64,12 @@ def evaluate_failures(
     folder = evaluation_folder(Path(source), name).parent if out is None else Path(out)
     with quiet_lightning():
         fabric = open_fabric(config, devices)
-        detector, step = open_detector(source, config).to(fabric.device), step_of(source)
+        detector, step = open_detector(source, config)
+        detector.to(fabric.device)
         clean: dict[str, Any] | None = None
         failed: dict[str, dict[int, dict[str, Any]]] = {}
         index = None
-        with progress_bar(Console(stderr=True)) as bar:
+        with progress_bar(Console(stderr=True, quiet=not show)) as bar:
             task = bar.add_task("failures", total=1 + len(failures))
             for failure in (None, *failures):
                 bar.update(task, description="no failure" if failure is None else str(failure))

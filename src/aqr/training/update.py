@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aqr.detector import Detector
 from aqr.detector.transfer import host_like, on_its_way
+from aqr.modulation import AQRModulation
 
 
 class Update:
@@ -32,12 +33,12 @@ class Update:
             numbers: [K] that must be finite as well.
 
         Returns:
-            What waits for the norm of all gradients before clipping, that of the router's (0 without one) and the
-            numbers. The update took place if, and only if, all of these are finite.
+            What waits for the norm of all gradients before clipping, that of `router_grad_norm` and the numbers. The
+            update took place if, and only if, all of these are finite.
         """
         parameters = [p for p in self._detector.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        values = torch.cat([torch.stack([norm.float(), self._router_norm(norm)]), numbers])
+        values = torch.cat([torch.stack([norm.float(), router_grad_norm(self._detector.aqr, norm)]), numbers])
         unusable = (~values.isfinite().all()).float()
         arrived = on_its_way(values, host := host_like(values))
         torch.nn.utils.clip_grads_with_norm_(parameters, self._grad_clip, norm)
@@ -52,10 +53,22 @@ class Update:
 
         return read
 
-    def _router_norm(self, like: Tensor) -> Tensor:
-        if self._detector.aqr is None:
-            return like.new_zeros((), dtype=torch.float32)
-        gradients = [p.grad for p in self._detector.aqr.router.parameters() if p.grad is not None]
-        if not gradients:  # the norm of nothing would lie on the CPU
-            return like.new_zeros((), dtype=torch.float32)
-        return torch.nn.utils.get_total_norm(gradients).float()
+
+def router_grad_norm(aqr: AQRModulation | None, like: Tensor) -> Tensor:
+    """Norm of the gradients of all that decides the weights: every parameter of AQR but its gates.
+
+    With `context` the sensor context counts as well, with residuals by class their head.
+
+    Args:
+        aqr: after the backward pass.
+        like: a tensor on the device of the gradients.
+
+    Returns:
+        A scalar, float32; 0 without AQR and where no parameter has a gradient.
+    """
+    gates = () if aqr is None else (aqr.lidar_gate, aqr.camera_gate)
+    parameters = () if aqr is None else aqr.parameters()
+    gradients = [p.grad for p in parameters if p.grad is not None and all(p is not gate for gate in gates)]
+    if not gradients:  # the norm of nothing would lie on the CPU
+        return like.new_zeros((), dtype=torch.float32)
+    return torch.nn.utils.get_total_norm(gradients).float()
