@@ -300,7 +300,7 @@ def _end_broken_capture(device: torch.device, pool: Any) -> None:
     if device.type != "cuda":
         return
     index = torch.cuda.current_device() if device.index is None else device.index
-    with contextlib.suppress(RuntimeError):  # where it did end
+    with contextlib.suppress(RuntimeError, AttributeError):  # where it did end; where PyTorch has another name for it
         torch._C._cuda_endAllocateToPool(index, pool)
     generator = torch.cuda.default_generators[index]
     generator.graphsafe_set_state(generator.clone_state())  # the clone takes part in no capture
