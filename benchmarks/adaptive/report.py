@@ -255,7 +255,7 @@ def _study(studied: Studied, says: str) -> str:
     study = studied.study
     steps = study.config["train"]["steps"]
     failing = ", ".join(str(condition) for condition in KEY_CONDITIONS if condition is not None)
-    failed = [trial for trial in study.trials if trial.state == "failed"]
+    failed = study.failed
     numbers = ", ".join(str(trial.number) for trial in failed)
     lost = (
         f", and {len(failed)} that failed{'' if any(one.error for one in failed) else ' without a message'} ({numbers})"

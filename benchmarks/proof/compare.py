@@ -103,8 +103,7 @@ class Comparison:
 
     def change(self, arm: str) -> dict[str, float]:
         """How far AQR changes image and BEV features in the end, relative, mean over the seeds; empty where unknown."""
-        known = [run["change"] for run in self.runs if run["arm"] == arm and "change" in run]
-        return {says: float(np.mean([one[says] for one in known])) for says in (known[0] if known else ())}
+        return self._means(arm, "change")
 
     def filled(self, arm: str) -> float | None:
         """The mean weight of the emptier of the two maps, in the seed where that is largest; None where unknown."""
@@ -113,7 +112,10 @@ class Comparison:
 
     def errors(self, arm: str) -> dict[str, float]:
         """Mean true-positive errors where nothing fails, by the devkit's names; empty where unknown."""
-        known = [run["TP"] for run in self.runs if run["arm"] == arm and "TP" in run]
+        return self._means(arm, "TP")
+
+    def _means(self, arm: str, key: str) -> dict[str, float]:
+        known = [run[key] for run in self.runs if run["arm"] == arm and key in run]
         return {name: float(np.mean([one[name] for one in known])) for name in (known[0] if known else ())}
 
     def forms(self, figure: str) -> dict[str, Difference]:

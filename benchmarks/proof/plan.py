@@ -159,7 +159,7 @@ class Course:
 
     def run_folder(self, out: Path, run: str) -> Path:
         """Of a run, named by arm and seed."""
-        return out / "runs" / (run if self.name == "arms" else f"{self.name}-{run}")
+        return out / "runs" / (run if self == FROM_BASE else f"{self.name}-{run}")
 
 
 FROM_BASE: Final = Course("arms", BASE, TRAIN)

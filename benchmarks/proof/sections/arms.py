@@ -48,6 +48,11 @@ def _changed(comparison: Comparison, arm: str) -> str:
     return " / ".join(f"{100 * value:.1f}" for value in change.values()) if any(change.values()) else "–"
 
 
+def _with_changes(comparison: Comparison) -> str:
+    says = {arm: (arm, _changed(comparison, arm)) for arm in comparison.others}
+    return table_of_arms(comparison, ("arm", "features change, %"), says)
+
+
 def _beyond_chance(comparison: Comparison, groups: tuple[str, ...]) -> str:
     """What leaves out 0 beside the two figures that the answer rests on."""
     said = []
@@ -126,7 +131,7 @@ def scratch(fresh: Comparison) -> str:
 {_steps(fresh)} steps of {SCRATCH_BATCHES * FULL.batch_size} with the base's learning rates. No AQR: \
 mAP {_none(fresh, CLEAN)} clean, {_none(fresh, FAILURES)} over failures, {len(fresh.values(BASELINE))} seeds.
 
-{table_of_arms(fresh, ("arm", "features change, %"), {arm: (arm, _changed(fresh, arm)) for arm in fresh.others})}
+{_with_changes(fresh)}
 
 mAP points against no AQR with the same seed.
 {_collapsed(fresh)}"""
@@ -157,7 +162,7 @@ def intact(late: Comparison, never: Comparison) -> str:
     tables = [
         f"""Where {says}, no AQR reaches {_none(one, CLEAN)} clean and {_none(one, FAILURES)} over failures:
 
-{table_of_arms(one, ("arm", "features change, %"), {arm: (arm, _changed(one, arm)) for arm in one.others})}
+{_with_changes(one)}
 """
         for one, says in courses
     ]

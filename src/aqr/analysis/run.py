@@ -23,6 +23,7 @@ WEIGHTS = ("lidar_weights", "camera_weights")
 MAPS = ("weight_map_bev", "weight_map_pers")
 MODULATION = ("modulation_bev", "modulation_pers")
 GROUPS = WEIGHTS + MAPS + MODULATION
+GATES = ("lidar_gate", "camera_gate")
 
 METRICS = ("mAP", "NDS", "mATE", "mASE", "mAOE", "mAVE", "mAAE")
 CLASS_METRICS = ("AP", "ATE", "ASE", "AOE", "AVE", "AAE")

@@ -8,7 +8,7 @@ from typing import Any
 
 from aqr.analysis.forecast import ROUGH
 from aqr.analysis.language import Translator, text
-from aqr.analysis.run import CLASS_METRICS, METRICS
+from aqr.analysis.run import CLASS_METRICS, GATES, METRICS
 
 NOTHING = "–"
 _BEST = 10
@@ -168,7 +168,7 @@ def _gates(run: Mapping[str, Any]) -> str:
     gates = next((one["gates"] for one in run["aqr"]["snapshots"][::-1] if "gates" in one), None)
     if gates is None:
         return NOTHING
-    return " · ".join(shown_number(gates.get(name), 3, sign=True) for name in ("lidar_gate", "camera_gate"))
+    return " · ".join(shown_number(gates.get(name), 3, sign=True) for name in GATES)
 
 
 def _snapshots(run: Mapping[str, Any]) -> str:

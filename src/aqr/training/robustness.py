@@ -13,14 +13,7 @@ from aqr.data.failures.harm import Corruption
 from aqr.files import replacing
 from aqr.scoring.resistance import draw_resistance, resistance, resistance_table
 from aqr.training.console import progress_bar, quiet_lightning
-from aqr.training.evaluation import (
-    Evaluation,
-    config_of,
-    evaluation_folder,
-    open_detector,
-    open_fabric,
-    with_data,
-)
+from aqr.training.evaluation import Evaluation, config_of, evaluation_folder, open_detector, open_fabric, with_data
 
 
 def evaluate_failures(

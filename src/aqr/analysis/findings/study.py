@@ -111,7 +111,7 @@ def _next(studied: Studied, surface: Surface | None) -> Message:
 
 def _trials(studied: Studied) -> Iterator[Finding]:
     study = studied.study
-    failed = [trial for trial in study.trials if trial.state == "failed" or trial.error is not None]
+    failed = study.failed
     said = [trial.error for trial in failed if trial.error is not None]
     if failed:
         yield Finding(

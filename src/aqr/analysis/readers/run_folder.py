@@ -14,7 +14,7 @@ import yaml
 from aqr.analysis.language import Message, text
 from aqr.analysis.readers.collect import NOT_SERIES, TP_ERRORS, Records, restart_notes
 from aqr.analysis.readers.settings import config_settings
-from aqr.analysis.run import GROUPS, WEIGHTS, ClassResult, Evaluation, Run, Setting, Snapshot, Training
+from aqr.analysis.run import GATES, GROUPS, WEIGHTS, ClassResult, Evaluation, Run, Setting, Snapshot, Training
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -177,11 +177,7 @@ def _snapshot(line: Mapping[str, Any], groups: tuple[str, ...]) -> Snapshot | No
         queries,
         settings=moved if len(moved) == 2 else {},
         stopped=_mapping(line.get("controller")).get("stopped") is True,
-        gates={
-            name: gate
-            for name in ("lidar_gate", "camera_gate")
-            if (gate := _number(line.get(name))) is not None and math.isfinite(gate)
-        },
+        gates={name: gate for name in GATES if (gate := _number(line.get(name))) is not None and math.isfinite(gate)},
     )
 
 

@@ -84,6 +84,11 @@ class Study:
     def complete(self) -> tuple[Trial, ...]:
         return tuple(trial for trial in self.trials if trial.state == "complete")
 
+    @property
+    def failed(self) -> tuple[Trial, ...]:
+        """Those that could not be trained, with a message or without."""
+        return tuple(trial for trial in self.trials if trial.state == "failed" or trial.error is not None)
+
     def trial(self, number: int) -> Trial:
         return next(trial for trial in self.trials if trial.number == number)
 
