@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--toy", action="store_true", help="a size that a CPU can do in minutes")
     parser.add_argument("--base-steps", type=int, default=None, help="steps from random weights")
     parser.add_argument("--arm-steps", type=int, default=None, help="steps of fine-tuning")
-    parser.add_argument("--of", choices=trained, default=BASE, help="data: what they are for")
+    parser.add_argument("--of", choices=trained, nargs="+", default=[BASE], help="data: what they are for, first first")
     parser.add_argument("--workers", type=int, default=None, help="processes of the data stage")
     parser.add_argument("--seed", type=int, default=0, help="of a base")
     parser.add_argument("--arms", default="", help="arms to run, by default all")
@@ -66,11 +66,15 @@ def main() -> int:
     )
     place = Place(arguments.work, arguments.out, scale)
     if stage == "data":
-        from benchmarks.proof import data, finetune
+        from benchmarks.proof.data import make_data as make
+        from benchmarks.proof.finetune import batches
 
-        of = arguments.of
-        steps = {BASES[of]: range(scale.cached_steps)} if of in BASES else finetune.batches(place, COURSES[of])
-        data.make_data(place, steps, arguments.workers)
+        wanted: dict[str, set[int]] = {}
+        for of in arguments.of:
+            needs = {BASES[of]: set(range(scale.cached_steps))} if of in BASES else batches(place, COURSES[of])
+            for split, numbers in needs.items():
+                wanted[split] = wanted.get(split, set()) | numbers
+        make(place, wanted, arguments.workers)
     elif stage in BASES:
         from benchmarks.proof.base import train_base
 

@@ -110,15 +110,21 @@ class _Maker:
         """Files to make.
 
         Args:
-            steps: numbers of the batches of `TRAIN` and of `INTACT` that are wanted.
+            steps: numbers of the batches of `TRAIN` and of `INTACT` that are wanted; pilot and test come after the
+                first of the two.
         """
-        for batches, numbers in steps.items():
-            for step in sorted(numbers):
-                yield Job(batches, None, step, step_path(self.place.cache(batches), step))
+        first, *others = steps.items()
+        yield from self._training_jobs(*first)
         for split in (PILOT, TEST):
             for condition in conditions():
                 for number, _ in enumerate(chunks(len(self.rows[split]), self.place.scale.chunk)):
                     yield Job(split, condition, number, chunk_path(self.place, split, condition, number))
+        for batches, numbers in others:
+            yield from self._training_jobs(batches, numbers)
+
+    def _training_jobs(self, batches: str, numbers: Collection[int]) -> Iterator[Job]:
+        for step in sorted(numbers):
+            yield Job(batches, None, step, step_path(self.place.cache(batches), step))
 
     def make(self, job: Job) -> None:
         if job.path.exists():

@@ -20,7 +20,7 @@ from benchmarks.proof.base import name_of_device
 from benchmarks.proof.batches import arm_order, stream, together
 from benchmarks.proof.conditions import Split, score
 from benchmarks.proof.plan import FROM_BASE, PILOT, TEST, Course, Place, config
-from benchmarks.proof.training import fit
+from benchmarks.proof.training import Effort, fit
 from benchmarks.proof.weights import WeightLog
 
 from aqr.detector import Detector
@@ -70,6 +70,12 @@ def start_from(base: Path, detector: Detector) -> None:
         raise ValueError(f"{base} is not the base of this experiment: it lacks {missing + list(report.mismatched)}")
 
 
+def freeze(detector: Detector) -> None:
+    """Leave nothing to train but AQR."""
+    for name, parameter in detector.named_parameters():
+        parameter.requires_grad_(name.startswith("aqr."))
+
+
 def run_arm(
     place: Place, arm: str, seed: int, base: Path | None, splits: dict[str, Split], course: Course = FROM_BASE
 ) -> dict[str, Any]:
@@ -108,14 +114,21 @@ def run_arm(
     detector = build(arm, settings)
     if base is not None:
         start_from(base, detector)
+    if course.frozen:
+        freeze(detector)
     detector = detector.to(device)
     name = f"{arm}-{seed}"
     folder = RunFolder(course.run_folder(place.out, name))
     shutil.rmtree(folder.path, ignore_errors=True)
     cached = stream(place.cache(course.batches), order(place, course, seed), device)
     batches = together(cached, per_step)
-    effort = fit(detector, settings, batches, folder, device=device, extra=ARMS[arm].extra)
-    folder.final_weights.unlink()
+    trained = sum(p.numel() for p in detector.parameters() if p.requires_grad)
+    if trained:
+        effort = fit(detector, settings, batches, folder, device=device, extra=ARMS[arm].extra)
+        folder.final_weights.unlink()
+    else:
+        folder.start(settings)
+        effort = Effort(0, 0.0, 0.0)
     result: dict[str, Any] = {
         "arm": arm,
         "says": ARMS[arm].says,
@@ -123,6 +136,7 @@ def run_arm(
         "effort": asdict(effort),
         "device": name_of_device(device),
         "parameters": sum(p.numel() for p in detector.parameters()),
+        "trained": trained,
     }
     weights = WeightLog(splits[TEST].truth)
     tested = score(detector, splits[TEST], device, watch=weights)

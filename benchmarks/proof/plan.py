@@ -151,11 +151,13 @@ class Course:
         name: of their folder of results.
         base: that they start from; None for random weights.
         batches: that they are trained on, `TRAIN` or `INTACT`.
+        frozen: whether AQR alone is trained, in a detector that stays as it is.
     """
 
     name: str
     base: str | None
     batches: str
+    frozen: bool = False
 
     def run_folder(self, out: Path, run: str) -> Path:
         """Of a run, named by arm and seed."""
@@ -165,8 +167,9 @@ class Course:
 FROM_BASE: Final = Course("arms", BASE, TRAIN)
 SCRATCH: Final = Course("scratch", None, TRAIN)
 LATE: Final = Course("late", INTACT_BASE, TRAIN)
+FROZEN: Final = Course("frozen", INTACT_BASE, TRAIN, frozen=True)
 NEVER: Final = Course("never", INTACT_BASE, INTACT)
-COURSES: Final = {course.name: course for course in (FROM_BASE, SCRATCH, LATE, NEVER)}
+COURSES: Final = {course.name: course for course in (FROM_BASE, SCRATCH, LATE, FROZEN, NEVER)}
 BASES: Final = {BASE: TRAIN, INTACT_BASE: INTACT}
 """What each base is trained on."""
 

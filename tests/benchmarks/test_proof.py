@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks.proof.arms import ARMS, BASELINE, build, schedule
+from benchmarks.proof.arms import ARMS, BASELINE, RUN, build, schedule
 from benchmarks.proof.base import base_folder, train_base
 from benchmarks.proof.batches import POINT_STEP, arm_order, base_order, load, pack, step_path, stream, unpack
 from benchmarks.proof.collect import collect
@@ -17,10 +17,12 @@ from benchmarks.proof.compare import Comparison
 from benchmarks.proof.conditions import Split
 from benchmarks.proof.data import _Maker, rows_of
 from benchmarks.proof.figures import CLEAN, FAILURES, Spread, difference, figures, spread
-from benchmarks.proof.finetune import batches, order, run_arm
+from benchmarks.proof.finetune import batches, freeze, order, run_arm
 from benchmarks.proof.plan import (
     BASES,
+    COURSES,
     FROM_BASE,
+    FROZEN,
     FULL,
     INTACT,
     INTACT_BASE,
@@ -39,6 +41,7 @@ from benchmarks.proof.plan import (
 )
 from benchmarks.proof.report import write_report
 from benchmarks.proof.supervision import alive, evidence
+from benchmarks.proof.training import fit
 from scipy import stats
 
 from aqr.batch import Batch
@@ -158,7 +161,7 @@ def test_intact_batches_are_the_same_samples_without_failures(place: Place, batc
     assert_same(intact[0].boxes, batch.boxes)
 
 
-@pytest.mark.parametrize("course", [FROM_BASE, SCRATCH, LATE, NEVER])
+@pytest.mark.parametrize("course", COURSES.values())
 def test_a_course_needs_the_batches_of_its_runs_and_no_others(place: Place, course: Course) -> None:
     large = dataclasses.replace(place, scale=dataclasses.replace(FULL, scratch_steps=40))
     needed = batches(large, course)
@@ -171,8 +174,26 @@ def test_a_course_needs_the_batches_of_its_runs_and_no_others(place: Place, cour
 
 def test_every_arm_is_run_once_before_any_is_run_again() -> None:
     runs = schedule()
-    assert len(runs) == len(set(runs)) == sum(arm.seeds for arm in ARMS.values())
-    assert {name for name, _ in runs[: len(ARMS)]} == set(ARMS)
+    assert len(runs) == len(set(runs)) == sum(ARMS[name].seeds for name in RUN[FROM_BASE])
+    assert [name for name, _ in runs[: len(RUN[FROM_BASE])]] == list(RUN[FROM_BASE])
+
+
+def test_frozen_is_all_but_aqr(place: Place) -> None:
+    settings = config(place, **ARMS["centered-fast"].sections(), train={"steps": 2, "lr_mult": {"aqr": 100.0}})
+    detector = build("centered-fast", settings)
+    freeze(detector)
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    cached = stream(place.cache(TRAIN), [0, 1], CPU)
+    fit(detector, settings, cached, RunFolder(place.work / "frozen"), device=CPU)
+    moved = {name for name, value in detector.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved
+    assert all(name.startswith("aqr.router.") for name in moved)
+
+
+def test_data_come_in_the_order_in_which_they_are_wanted(place: Place) -> None:
+    jobs = [job.split for job in _Maker(place).jobs({TRAIN: [1], INTACT: [0]})]
+    assert (jobs[0], jobs[-1]) == (TRAIN, INTACT)
+    assert set(jobs[1:-1]) <= {PILOT, TEST}
 
 
 def train_step(name: str, place: Place, batch: Batch) -> tuple[Any, Any]:
@@ -318,6 +339,7 @@ def made_up_run(arm: str, seed: int, clean: float, failing: float, pilot: float)
         "effort": {"steps": 1, "seconds": 1.0, "memory_mb": 0.0},
         "device": "none",
         "parameters": 1,
+        "trained": 1,
         TEST: {"mAP": scores, "NDS": scores},
         PILOT: {"mAP": judged, "NDS": judged},
     }
@@ -356,9 +378,13 @@ def test_from_base_to_page(place: Place) -> None:
     scratch = {arm: run_arm(place, arm, 0, None, splits, SCRATCH) for arm in (BASELINE, "sigmoid-gated")}
     train_base(place, seconds=None, name=INTACT_BASE)
     intact = RunFolder(base_folder(place, INTACT_BASE)).final_weights
-    for course in (LATE, NEVER):
-        for arm in (BASELINE, "centered-fast"):
-            run_arm(place, arm, 0, intact, splits, course)
+    late = {
+        (course, arm): run_arm(place, arm, 0, intact, splits, course)
+        for course in (LATE, FROZEN, NEVER)
+        for arm in (BASELINE, "centered-fast")
+    }
+    assert late[FROZEN, BASELINE]["trained"] == late[FROZEN, BASELINE]["effort"]["steps"] == 0
+    assert 0 < late[FROZEN, "centered-fast"]["trained"] < 0.3 * late[LATE, "centered-fast"]["trained"]
     lidar, camera = runs["original"]["weights"]["lidar_drop-3"]["all"]["all"]
     assert 0 < lidar < 1
     assert 0 < camera < 1
