@@ -180,6 +180,8 @@ RUN: Final[dict[Course, tuple[str, ...]]] = {
         "sigmoid-gated",
         "attention-context",
         "centered",
+        "attention-fast",
+        "centered-fast",
         "sigmoid-2.0-0.65",
         "sigmoid-2.0-0.70",
         SOLO_BASELINE,
