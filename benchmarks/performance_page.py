@@ -1,10 +1,12 @@
 """Puts measured figures into docs/performance.md and README.md.
 
-    python benchmarks/performance_page.py [--bench bench.json] [--ddp ddp.json] [--data data.json]
+    python benchmarks/performance_page.py [--bench bench.json ...] [--ddp ddp.json] [--data data.json] [--keep]
 
-Without arguments the figures are those of `benchmarks/results`, and both pages come out as they are. Tables stand
-between `<!-- bench:NAME -->` and `<!-- /bench -->`; NAME is a section of `aqr bench --out`, `summary` (the figures that
-have a target), `headline` (five of the figures), `about` (device, versions, date, command), `ddp` or `data`.
+Of several files of `--bench`, of one device and the same versions, a later one's sections take the place of an
+earlier one's. `--keep` writes what is given to `benchmarks/results` as well. Without arguments the figures are those of
+`benchmarks/results`, and both pages come out as they are. Tables stand between `<!-- bench:NAME -->` and
+`<!-- /bench -->`; NAME is a section of `aqr bench --out`, `summary` (the figures that have a target), `headline` (five
+of the figures), `about` (device, versions, date, command), `ddp` or `data`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 
 from aqr.bench.inputs import FIRST_SHAPE
 from aqr.bench.results import number
+from aqr.files import write_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -26,6 +29,8 @@ KEPT = {
     "ddp": RESULTS / "ddp-h200.json",
     "data": RESULTS / "data-cpu.json",
 }
+SAME = ("device", "python", "torch", "triton")
+"""What runs have in common whose sections may stand on one page."""
 PAGES = (ROOT / "docs" / "performance.md", ROOT / "README.md")
 BLOCK = re.compile(r"(<!-- bench:([a-z_]+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 
@@ -135,6 +140,24 @@ def blocks(bench: dict[str, Any], ddp: dict[str, Any], data: dict[str, Any]) -> 
     return found
 
 
+def merged(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """One bench of several; a later one's sections take the place of an earlier one's.
+
+    Raises:
+        ValueError: where device or versions differ.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        differing = [key for key in SAME if run[key] != first[key]]
+        if differing:
+            values = " and ".join(repr(bench[differing[0]]) for bench in (first, run))
+            raise ValueError(f"--bench: {differing[0]} differs: {values}; measure both in one place")
+    sections = {name: section for run in runs for name, section in run["sections"].items()}
+    left_out = {name: reason for run in runs for name, reason in run["not_measured"].items() if name not in sections}
+    joined = {key: "; ".join(dict.fromkeys(run[key] for run in runs)) for key in ("date", "command")}
+    return {**first, **joined, "sections": sections, "not_measured": left_out}
+
+
 def filled(page: str, found: dict[str, str]) -> str:
     """A page with its blocks; those that are not found stay as they are."""
 
@@ -148,9 +171,19 @@ def filled(page: str, found: dict[str, str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, kept in KEPT.items():
-        parser.add_argument(f"--{name}", type=Path, default=kept)
+        parser.add_argument(f"--{name}", type=Path, default=[kept], nargs="+" if name == "bench" else 1)
+    parser.add_argument("--keep", action="store_true")
     arguments = vars(parser.parse_args())
-    found = blocks(*(json.loads(arguments[name].read_text(encoding="utf-8")) for name in KEPT))
+    read = {name: [json.loads(path.read_text(encoding="utf-8")) for path in arguments[name]] for name in KEPT}
+    try:
+        bench = merged(read["bench"])
+    except ValueError as error:
+        parser.error(str(error))
+    figures = {"bench": bench, "ddp": read["ddp"][0], "data": read["data"][0]}
+    if arguments["keep"]:
+        for name, kept in KEPT.items():
+            write_json(kept, figures[name])
+    found = blocks(**figures)
     for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8"), found), encoding="utf-8")
 

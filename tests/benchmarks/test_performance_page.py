@@ -1,10 +1,11 @@
 """The pages about speed say what the kept figures say, and no ratio of theirs mixes ways to run."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.performance_page import KEPT, PAGES, blocks, filled, headline, rows_table
+from benchmarks.performance_page import KEPT, PAGES, blocks, filled, headline, main, merged, rows_table
 
 
 def kept() -> list[dict[str, Any]]:
@@ -48,3 +49,47 @@ def test_the_headline_counts_targets_and_says_what_is_missing() -> None:
     text = headline({}, [row("a", reached=True), row("b", reached=False), row("c")])
     assert text.count("| not measured |") == 5
     assert "1 of the 2 targets measured (of 3) are reached" in text
+
+
+def bench(date: str, command: str, **sections: str) -> dict[str, Any]:
+    about = {"device": "a GPU", "python": "3.12", "torch": "2.11", "triton": "3.6", "date": date, "command": command}
+    found = {name: {"title": title, "rows": [row(name, value=1.0)], "remarks": []} for name, title in sections.items()}
+    return {**about, "sections": found, "not_measured": {}}
+
+
+def test_sections_of_later_files_take_the_place_of_earlier_ones() -> None:
+    first = bench("Monday", "aqr bench --only aqr,step", aqr="old", step="old", growth="old")
+    first["not_measured"] = {"inference": "no time", "loop": "no time"}
+    second = bench("Monday", "aqr bench --only step,inference", step="new", inference="new")
+    whole = merged([first, second])
+    assert {name: section["title"] for name, section in whole["sections"].items()} == {
+        "aqr": "old",
+        "step": "new",
+        "growth": "old",
+        "inference": "new",
+    }
+    assert whole["not_measured"] == {"loop": "no time"}
+    assert whole["command"] == "aqr bench --only aqr,step; aqr bench --only step,inference"
+    assert whole["date"] == "Monday"
+    assert merged([first]) == first
+    found = blocks(whole, *kept()[1:])
+    assert "**new**" in found["step"]
+    assert "Monday, torch 2.11" in found["about"]
+    with pytest.raises(ValueError, match=r"torch differs: '2\.11' and '2\.13'"):
+        merged([first, {**second, "torch": "2.13"}])
+
+
+def test_the_page_is_made_of_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, results = tmp_path / "page.md", {name: tmp_path / path.name for name, path in KEPT.items()}
+    page.write_text("<!-- bench:aqr -->\n<!-- /bench -->\n<!-- bench:step -->\n<!-- /bench -->\n")
+    files = [tmp_path / "one.json", tmp_path / "two.json"]
+    for path, found in zip(files, (bench("a", "b", aqr="old", step="old"), bench("c", "d", step="new")), strict=True):
+        path.write_text(json.dumps(found))
+    others = [f"--{name}={KEPT[name]}" for name in ("ddp", "data")]
+    monkeypatch.setattr("benchmarks.performance_page.PAGES", (page,))
+    monkeypatch.setattr("benchmarks.performance_page.KEPT", results)
+    monkeypatch.setattr("sys.argv", ["performance_page.py", *others, "--keep", "--bench", *map(str, files)])
+    main()
+    assert "**old**" in page.read_text()
+    assert "**new**" in page.read_text()
+    assert json.loads(results["bench"].read_text())["command"] == "b; d"

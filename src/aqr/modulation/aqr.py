@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ Parameterisation = Literal["sigmoid", "centered"]
 
 View = tuple[Tensor, Sites]
 """Tokens [B, V, H, W, C] of a sensor's maps, and where the queries lie in them."""
+
+Computed = tuple[dict[str, Any], Tensor | None]
+"""Fields of `AQROutput`, and the modulated image features [B·V, C, Hi, Wi] in place of None under `images`."""
 
 SIGMOID_BIAS = 1.5
 """Start of the logits' bias in the `sigmoid` parameterisation: a weight of 0.82."""
@@ -92,6 +95,7 @@ class AQRModulation(nn.Module):
     gains: Tensor
     looked = False
     """Whether the values of a first call were checked; see `aqr.modulation.checks.check_values`."""
+    _compiled: Callable[..., Computed] | None = None
 
     def __init__(
         self,
@@ -212,6 +216,40 @@ class AQRModulation(nn.Module):
                 time, if reference points or matrices are not finite or most points lie far outside [0, 1]³. That first
                 look at values waits for the device, and is left out where the call is compiled, exported or captured.
         """
+        compute = self._compiled or self._compute
+        fields, flat = compute(
+            query_embed, reference_points, bev, images, lidar2img, image_size, bev_position, image_position
+        )
+        if flat is not None and images is not None:
+            fields["images"] = flat.view(*images.shape[:2], *flat.shape[1:])
+        return AQROutput(**fields)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """As `nn.Module.compile`.
+
+        Image features leave the compiled code in four dimensions: before PyTorch 2.13 it copies the gradient of five
+        that are not contiguous.
+        """
+        self._compiled = torch.compile(self._compute, *args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        # Compiled code reads the weights of the module that it was made for.
+        state.pop("_compiled", None)
+        return state
+
+    def _compute(
+        self,
+        query_embed: Tensor,
+        reference_points: Tensor,
+        bev: Tensor | None,
+        images: Tensor | None,
+        lidar2img: Tensor | None,
+        image_size: tuple[int, int] | None,
+        bev_position: Tensor | None,
+        image_position: Tensor | None,
+    ) -> Computed:
+        """What is compiled. Arguments as for `forward`."""
         bev_view, image_view = self._views(
             query_embed, reference_points, bev, images, lidar2img, image_size, bev_position, image_position
         )
@@ -233,25 +271,24 @@ class AQRModulation(nn.Module):
             camera_gate = None if on_images is None or self.camera_gate is None else self.camera_gate.tanh()
             bev_residual = None if on_bev is None else self._residual_map(class_logits, on_bev)
             image_residuals = None if on_images is None else self._residual_map(class_logits, on_images)
-            return AQROutput(
-                bev=None
-                if bev is None or bev_map is None
-                else self._scale(bev[:, None], bev_map, lidar_gate, bev_residual).squeeze(1),
-                images=None
-                if images is None or image_maps is None
-                else self._scale(images, image_maps, camera_gate, image_residuals),
-                lidar_weights=weights[..., 0],
-                camera_weights=weights[..., 1],
-                bev_map=None if bev_map is None else bev_map.squeeze(1),
-                image_maps=image_maps,
-                visible=None if on_images is None else on_images.visible,
-                max_weight_clamp=self.max_weight_clamp,
-                class_logits=class_logits,
-                bev_residual=None if bev_residual is None else bev_residual.squeeze(1),
-                image_residuals=image_residuals,
-                lidar_gate=lidar_gate,
-                camera_gate=camera_gate,
-            )
+            fields = {
+                "bev": None if bev is None or bev_map is None else self._scale(bev, bev_map, lidar_gate, bev_residual),
+                "images": None,
+                "lidar_weights": weights[..., 0],
+                "camera_weights": weights[..., 1],
+                "bev_map": None if bev_map is None else bev_map.squeeze(1),
+                "image_maps": image_maps,
+                "visible": None if on_images is None else on_images.visible,
+                "max_weight_clamp": self.max_weight_clamp,
+                "class_logits": class_logits,
+                "bev_residual": None if bev_residual is None else bev_residual.squeeze(1),
+                "image_residuals": image_residuals,
+                "lidar_gate": lidar_gate,
+                "camera_gate": camera_gate,
+            }
+            if images is None or image_maps is None:
+                return fields, None
+            return fields, self._scale(images.flatten(0, 1), image_maps, camera_gate, image_residuals)
 
     def _views(
         self,
@@ -319,8 +356,10 @@ class AQRModulation(nn.Module):
         )
 
     def _scale(self, features: Tensor, weight_map: Tensor, gate: Tensor | None, residual: Tensor | None) -> Tensor:
-        kept = self.residual_weight if residual is None else residual
-        return modulate(features, weight_map, kept, self.form, self.modulation_type, gate)
+        """Modulated features [B·V, C, H, W]; maps are [B, V, H, W]."""
+        kept = self.residual_weight if residual is None else residual.flatten(0, 1)[:, None]
+        weights = weight_map.flatten(0, 1)[:, None]
+        return modulate(features[:, None], weights, kept, self.form, self.modulation_type, gate).squeeze(1)
 
 
 def _tokens(features: Tensor, position: Tensor | None) -> Tensor:

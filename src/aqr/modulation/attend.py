@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from aqr.modulation.aqr import AQRModulation, AQROutput
+from aqr.modulation.aqr import AQRModulation, Computed
 
 
 class SensorContext(nn.Module):
@@ -102,25 +102,19 @@ class AttentionRouting(AQRModulation):
         nn.init.zeros_(self.router.logits.bias)
         self.context = SensorContext(channels) if context else None
 
-    def forward(
+    def _compute(
         self,
         query_embed: Tensor,
         reference_points: Tensor,
         bev: Tensor | None,
         images: Tensor | None,
-        lidar2img: Tensor | None = None,
-        image_size: tuple[int, int] | None = None,
-        bev_position: Tensor | None = None,
-        image_position: Tensor | None = None,
-    ) -> AQROutput:
-        """Route. Arguments as for `AQRModulation`.
-
-        Returns:
-            AQROutput with `log_weights`, the features as they came and no maps; weights are the geometric mean over the
-            layers.
-
-        Raises:
-            ValueError: as `AQRModulation`.
+        lidar2img: Tensor | None,
+        image_size: tuple[int, int] | None,
+        bev_position: Tensor | None,
+        image_position: Tensor | None,
+    ) -> Computed:
+        """Fields with `log_weights`, the features as they came and no maps; weights are the geometric mean over the
+        layers.
         """
         bev_view, image_view = self._views(
             query_embed, reference_points, bev, images, lidar2img, image_size, bev_position, image_position
@@ -136,14 +130,15 @@ class AttentionRouting(AQRModulation):
             logits = self.router.logits(state.to(self.router.logits.weight.dtype))
             log_weights = logits.unflatten(-1, (self.layers, 2)).movedim(-2, 0).tanh() * math.log(self.max_weight_clamp)
             weights = log_weights.mean(0).exp()
-        return AQROutput(
-            bev=bev,
-            images=images,
-            lidar_weights=weights[..., 0],
-            camera_weights=weights[..., 1],
-            bev_map=None,
-            image_maps=None,
-            visible=visible,
-            max_weight_clamp=self.max_weight_clamp,
-            log_weights=log_weights,
-        )
+        fields = {
+            "bev": bev,
+            "images": images,
+            "lidar_weights": weights[..., 0],
+            "camera_weights": weights[..., 1],
+            "bev_map": None,
+            "image_maps": None,
+            "visible": visible,
+            "max_weight_clamp": self.max_weight_clamp,
+            "log_weights": log_weights,
+        }
+        return fields, None
