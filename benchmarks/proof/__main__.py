@@ -13,7 +13,7 @@ from typing import Final
 
 from benchmarks.proof.base import base_folder
 from benchmarks.proof.lease import Stage, bring_home, make_data, run_all, start_data
-from benchmarks.proof.plan import BASE, BASES, COURSES, FULL, TOY, Course, Place
+from benchmarks.proof.plan import BASE, BASES, COURSES, FULL, SHIPPED_BASE, TOY, Course, Place
 
 from aqr.training.run_folder import RunFolder
 
@@ -29,7 +29,9 @@ LEASE: Final = "lease-"
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.proof")
     trained = (*BASES, *COURSES)
-    parser.add_argument("stage", choices=("data", *trained, *(LEASE + name for name in trained), "collect", "report"))
+    parser.add_argument(
+        "stage", choices=("data", *trained, *(LEASE + name for name in trained), "collect", "oracle", "report")
+    )
     parser.add_argument(
         "--work", type=Path, default=Path("/tmp/proof"), help="synthetic world and caches (about 45 GB)"
     )
@@ -38,18 +40,26 @@ def main() -> int:
     parser.add_argument("--base-steps", type=int, default=None, help="steps from random weights")
     parser.add_argument("--arm-steps", type=int, default=None, help="steps of fine-tuning")
     parser.add_argument("--of", choices=trained, nargs="+", default=[BASE], help="data: what they are for, first first")
-    parser.add_argument("--workers", type=int, default=None, help="processes of the data stage")
+    parser.add_argument("--workers", type=int, default=None, help="processes of the stages data and oracle")
     parser.add_argument("--seed", type=int, default=0, help="of a base")
     parser.add_argument("--arms", default="", help="arms to run, by default all")
     parser.add_argument(
-        "--base", type=Path, default=None, help="weights that arms start from; by default those in --out"
+        "--base",
+        type=Path,
+        default=None,
+        help="weights that arms start from; by default those in --out (oracle: aqr's)",
+    )
+    parser.add_argument(
+        "--severities", type=int, choices=(1, 2, 3), nargs="+", default=[1, 2, 3], help="oracle: of the failures"
     )
     parser.add_argument("--raw", type=Path, default=None, help="collect: the folder that was --out of the runs")
     parser.add_argument("--page", type=Path, default=Path("docs/proof.md"), help="report: where to write")
     parser.add_argument(
         "--parallel", type=int, default=7, help="lease-arms and its like: processes, which take turns at the GPUs"
     )
-    parser.add_argument("--seconds", type=float, default=None, help="bases: for training; others: for everything")
+    parser.add_argument(
+        "--seconds", type=float, default=None, help="bases: for training; oracle: for answers; others: for everything"
+    )
     parser.add_argument("--home", type=Path, default=None, help="lease-*: folder for the few files to bring home")
     arguments = parser.parse_args()
     stage: str = arguments.stage
@@ -89,6 +99,12 @@ def main() -> int:
         from benchmarks.proof.collect import collect
 
         collect(arguments.raw, arguments.out)
+    elif stage == "oracle":
+        from benchmarks.proof.oracle import Oracle, run_oracle
+
+        ours = RunFolder(base_folder(place, BASE)).final_weights if arguments.toy else SHIPPED_BASE
+        oracle = Oracle(place, arguments.base or ours, tuple(arguments.severities))
+        run_oracle(oracle, arguments.seconds, arguments.workers)
     elif stage == "report":
         from benchmarks.proof.report import write_report
 

@@ -24,6 +24,7 @@ MAPS: Final = {"images": "weight_map_pers", "BEV": "weight_map_bev"}
 """Groups of a run's statistics by the features that they concern."""
 WEIGHTS: Final = "weights.json"
 COST: Final = "cost.json"
+ORACLE: Final = "oracle.json"
 SHOWN_SEVERITY: Final = "3"
 NO_LIDAR: Final = "lidar_drop-3"
 NO_CAMERA: Final = "missing_camera-3"

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 from benchmarks.proof.arms import ARMS, BASELINE
-from benchmarks.proof.collect import COST, WEIGHTS
+from benchmarks.proof.collect import COST, ORACLE, WEIGHTS
 from benchmarks.proof.figures import CLEAN, FAILURES, Difference, Spread, difference, figures_of, spread
 from benchmarks.proof.plan import FROM_BASE, PILOT, TEST, Course, conditions, name_of
 
@@ -28,6 +28,7 @@ class Comparison:
         base: what they start from; empty where there is none.
         weights: of `weights.json`.
         cost: of `cost.json`, which whoever ran it writes: gpus, minutes, gpu_hours, says; empty where there is none.
+        oracle: of `oracle.json`, by name of the weights; empty where there is none.
     """
 
     runs: list[dict[str, Any]]
@@ -35,6 +36,7 @@ class Comparison:
     base: dict[str, Any]
     weights: dict[str, Any]
     cost: dict[str, Any] = field(default_factory=dict)
+    oracle: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, results: Path, course: Course = FROM_BASE) -> Comparison:
@@ -52,6 +54,7 @@ class Comparison:
             {} if course.base is None else read(f"{course.base}.json"),
             read(WEIGHTS) if course == FROM_BASE else {},
             read(COST),
+            read(ORACLE) if course == FROM_BASE else {},
         )
 
     @cached_property

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from benchmarks.proof.batches import pack, save, step_path
@@ -41,6 +41,29 @@ def rows_of(index: Index, name: str, place: Place) -> list[int]:
     pilot = set(sorted(set(scenes.tolist()))[: place.scale.pilot_scenes])
     wanted = [number for number, scene in enumerate(scenes.tolist()) if (scene in pilot) == (name == PILOT)]
     return wanted[:: place.scale.pilot_every if name == PILOT else place.scale.every]
+
+
+def failing(condition: Failure | None, config: Config, split: str, index: Index) -> NuScenesDataset:
+    """The samples of a split, all failing, of which only the sensors are read that the failure concerns."""
+    sensors = Sensors()
+    if condition is not None and condition.kind.needs == (LIDAR,):
+        sensors = Sensors(cameras=())
+    elif condition is not None and condition.kind.needs == (CAMERA,):
+        sensors = Sensors(lidar=False, cameras=CAMERAS)
+    return NuScenesDataset(
+        config.data,
+        sensors,
+        split,
+        training=False,
+        pc_range=config.detector.pc_range,
+        index=index,
+        corruption=None if condition is None else Corruption(condition),
+    )
+
+
+def changed(values: Mapping[str, Any], condition: Failure) -> dict[str, Any]:
+    """What a failure changes, of a packed batch."""
+    return {key: values[key] for key in CHANGED[condition.kind.needs]}
 
 
 @dataclass(frozen=True)
@@ -78,7 +101,8 @@ class _Maker:
         order = TrainingOrder(len(self.train[TRAIN]), self.config.seed)
         self.draws = list(TrainingBatches(order, self.config.data.batch_size, place.scale.cached_steps))
         self.rows = {name: rows_of(self.index, name, place) for name in (PILOT, TEST)}
-        self.failing = {name_of(condition): self._failing(condition) for condition in conditions()}
+        split = self.config.data.val_split
+        self.failing = {name_of(one): failing(one, self.config, split, self.index) for one in conditions()}
 
     def _training(self, config: Config) -> NuScenesDataset:
         return NuScenesDataset(
@@ -88,22 +112,6 @@ class _Maker:
             training=True,
             pc_range=config.detector.pc_range,
             index=self.index,
-        )
-
-    def _failing(self, condition: Failure | None) -> NuScenesDataset:
-        sensors = Sensors()
-        if condition is not None and condition.kind.needs == (LIDAR,):
-            sensors = Sensors(cameras=())
-        elif condition is not None and condition.kind.needs == (CAMERA,):
-            sensors = Sensors(lidar=False, cameras=CAMERAS)
-        return NuScenesDataset(
-            self.config.data,
-            sensors,
-            self.config.data.val_split,
-            training=False,
-            pc_range=self.config.detector.pc_range,
-            index=self.index,
-            corruption=None if condition is None else Corruption(condition),
         )
 
     def jobs(self, steps: Mapping[str, Collection[int]]) -> Iterator[Job]:
@@ -138,7 +146,7 @@ class _Maker:
         wanted = chunks(len(rows), self.place.scale.chunk)[job.number]
         values = pack(collate([dataset[rows[number]] for number in wanted]), REACH)
         if job.condition is not None:
-            values = {key: values[key] for key in CHANGED[job.condition.kind.needs]}
+            values = changed(values, job.condition)
         save(job.path, values)
 
 

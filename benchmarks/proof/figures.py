@@ -11,7 +11,7 @@ import numpy.typing as npt
 from benchmarks.proof.plan import conditions, name_of
 from scipy import stats
 
-from aqr.data.failures.catalogue import CAMERA, KINDS, LIDAR
+from aqr.data.failures.catalogue import CAMERA, KINDS, LIDAR, Failure
 
 Floats = npt.NDArray[np.float64]
 
@@ -21,19 +21,20 @@ GROUPS: Final = {(LIDAR,): "LiDAR failures", (CAMERA,): "camera failures", (LIDA
 LEVEL: Final = 0.95
 
 
-def figures(names: Sequence[str], values: Floats) -> dict[str, Floats]:
+def figures(names: Sequence[str], values: Floats, wanted: Sequence[Failure | None] | None = None) -> dict[str, Floats]:
     """Clean, every failure (mean over its severities), and means over failures.
 
     Args:
         names: of the K conditions.
         values: [K, ...].
+        wanted: conditions that count, among them every failure at one severity at least; all by default.
 
     Returns:
         [...] each, under `clean`, `failures` (the mean over all failures), the groups of `GROUPS`, and the failures'
         names.
     """
     by_failure: dict[str, list[Floats]] = {}
-    for condition in conditions():
+    for condition in conditions() if wanted is None else wanted:
         if condition is not None:
             by_failure.setdefault(condition.name, []).append(values[list(names).index(name_of(condition))])
     means = {name: np.mean(of_failure, axis=0) for name, of_failure in by_failure.items()}

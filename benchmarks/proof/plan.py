@@ -13,6 +13,8 @@ from aqr.config.merge import merge
 from aqr.data.failures.catalogue import KINDS, Failure, parse_failures
 
 SMALL_DETECTOR: Final = Path(aqr.__file__).parent / "assets" / "small.yaml"
+SHIPPED_BASE: Final = SMALL_DETECTOR.with_name("base.safetensors")
+"""A base that comes with the library: no run of this experiment has to be repeated to have one."""
 LIDAR_DROPOUT: Final = 0.2
 CAMERA_DROPOUT: Final = 0.08
 OTHER_FAILURES: Final = 0.025
@@ -55,6 +57,8 @@ class Scale:
         base_steps: steps from random weights.
         arm_steps: steps of fine-tuning.
         scratch_steps: steps from random weights where arms are compared so.
+        oracle_scenes: of the world in which sensors are chosen by the truth.
+        oracle_every: each so manieth keyframe of that world is scored.
         chunk: samples per evaluation batch.
         resamples: of the bootstrap over scenes.
         small: whether the detector is shrunk until a CPU can train it.
@@ -71,6 +75,8 @@ class Scale:
     base_steps: int
     arm_steps: int
     scratch_steps: int
+    oracle_scenes: int
+    oracle_every: int
     chunk: int
     resamples: int
     small: bool
@@ -88,6 +94,8 @@ FULL: Final = Scale(
     base_steps=6000,
     arm_steps=300,
     scratch_steps=2600,
+    oracle_scenes=60,
+    oracle_every=4,
     chunk=50,
     resamples=250,
     small=False,
@@ -104,6 +112,8 @@ TOY: Final = Scale(
     base_steps=8,
     arm_steps=4,
     scratch_steps=4,
+    oracle_scenes=2,
+    oracle_every=7,
     chunk=2,
     resamples=20,
     small=True,

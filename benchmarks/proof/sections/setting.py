@@ -77,6 +77,8 @@ python -m benchmarks.proof lease-scratch --out /tmp/raw --home home --parallel 6
 python -m benchmarks.proof lease-base-intact --out /tmp/raw --home home --seconds 480
 python -m benchmarks.proof lease-late --out /tmp/raw --home home --seconds 530
 python -m benchmarks.proof lease-never --out /tmp/raw --home home --seconds 530
+python -m benchmarks.proof oracle --out benchmarks/proof/results --severities 3
+python -m benchmarks.proof oracle --out benchmarks/proof/results --severities 3 --base home/base-intact.safetensors
 python -m benchmarks.proof collect --raw /tmp/raw --out benchmarks/proof/results
 python -m benchmarks.proof report --out benchmarks/proof/results --page docs/proof.md
 ```
@@ -84,7 +86,8 @@ python -m benchmarks.proof report --out benchmarks/proof/results --page docs/pro
 The first makes world, batches and failing samples (about 45 GB in `/tmp/proof`, all cores) and trains the base; the
 second runs the arms of `benchmarks/proof/arms.py`, several at a time, until all are done or the time is over, and goes
 on where it is called again; the third trains some of them from random weights. The next three train a base whose
-sensors never fail, and arms from it, with failures and without. `--toy` does the same at a size for
+sensors never fail, and arms from it, with failures and without. The stage `oracle` chooses sensors by the truth, in a
+world of its own and on CPUs; with `--seconds` it takes as many samples as it can. `--toy` does the same at a size for
 CPUs, where scores mean nothing. Run folders lie in `/tmp/raw/runs`:
 `aqr analyze /tmp/raw/runs/original-0 --baseline /tmp/raw/runs/none-0 --out report/`. `benchmarks/proof/data.py` says
 which scenes are `pilot` and which `test`.
