@@ -1,8 +1,10 @@
 """How much a detector without AQR would gain if somebody who knows the truth chose its sensors.
 
 The detector sees every sample of a world that nothing was trained on three times: as it is, without LiDAR and without
-cameras. What is chosen among the three by looking at the truth gains something even where they differ by noise alone,
-so the same choices are made among three that differ in nothing else.
+cameras. What is chosen among the three by looking at the truth gains something whatever they are: where they differ by
+noise alone, and more where one is surer than another, since whoever knows the truth can then believe what is right and
+doubt what is wrong. So the same choices are made among three that all have both sensors and differ by noise, and among
+three that differ by how sure they are.
 """
 
 from __future__ import annotations
@@ -56,9 +58,15 @@ SEVERITIES: Final = (1, 2, 3)
 BOTH: Final = "both"
 VARIANTS: Final = (BOTH, "no LiDAR", "no camera")
 PERTURBED: Final = ("perturbed 1", "perturbed 2")
-CONTROL: Final = (BOTH, *PERTURBED)
-"""What is chosen from, and what is chosen from where sensors do not matter. The first is what the others must beat."""
 SEEN: Final = (*VARIANTS, *PERTURBED)
+"""What the detector is asked about."""
+AS_SURE: Final = ("as sure as no LiDAR", "as sure as no camera")
+NOISE: Final = "noise"
+CONFIDENCE: Final = "confidence"
+CONTROLS: Final = {NOISE: (BOTH, *PERTURBED), CONFIDENCE: (BOTH, *AS_SURE)}
+"""What is chosen from where sensors do not matter. The first is what all choices must beat."""
+KINDS_OF_CHOICE: Final = {"": VARIANTS, **CONTROLS}
+
 POINTS_LEFT_OUT: Final = 0.02
 GREY_NOISE: Final = 1.0
 """Share of the points, and standard deviation in grey levels of 255, of a perturbation."""
@@ -300,8 +308,7 @@ def measure(oracle: Oracle, samples: Sequence[tuple[str, int]]) -> dict[str, Any
         samples: that count.
 
     Returns:
-        mAP by condition and choice; of every choice the gain, that of its control and the standard deviation of their
-        difference over resamples of the scenes, for the figures of `figures.figures`.
+        mAP by condition and choice, and what `gains` says of them.
     """
     rows = np.array([oracle.row(*sample) for sample in samples])
     truth = load_ground_truth(oracle.index, rows)
@@ -323,7 +330,8 @@ def measure(oracle: Oracle, samples: Sequence[tuple[str, int]]) -> dict[str, Any
         for way, of_way in detections.items():
             metrics = evaluate(truth, in_global_frame(of_way))
             scores[name][way], resampled[name][way] = metrics.mean_ap, resample(metrics, draws).mean_ap
-        for variants, way in ((VARIANTS, CONDITION), (CONTROL, control(CONDITION))):
+        for kind, variants in KINDS_OF_CHOICE.items():
+            way = called(CONDITION, kind)
             best = max(variants, key=scores[name].__getitem__)
             scores[name][way], resampled[name][way] = scores[name][best], resampled[name][best]
         log.info("%s scored", name)
@@ -341,13 +349,27 @@ def measure(oracle: Oracle, samples: Sequence[tuple[str, int]]) -> dict[str, Any
     }
 
 
-def control(choice: str) -> str:
-    """The name of a choice among perturbed batches."""
-    return f"control {choice}"
+def called(choice: str, control: str = "") -> str:
+    """The name of a choice, or of the same choice in one of `CONTROLS`."""
+    return f"{choice}, {control}" if control else choice
+
+
+def as_sure(answers: Tensor) -> Tensor:
+    """The first variant's answers with the others' confidence in each class, on average over a sample's queries.
+
+    Args:
+        answers: [V, Q, 20].
+
+    Returns:
+        [V - 1, Q, 20].
+    """
+    logits, codes = _parts(answers)
+    shift = (logits[1:] - logits[:1]).mean(1, keepdim=True)
+    return torch.cat([logits[:1] + shift, codes[:1].expand(len(shift), -1, -1)], -1)
 
 
 def chosen(answers: Tensor, boxes: Tensor, labels: Tensor, detector: Detector) -> dict[str, Tensor]:
-    """What the queries of a sample say, [Q, 20], in each of `SEEN` and after every choice of `CHOICES`.
+    """What the queries of a sample say, [Q, 20], in each of `SEEN` and `AS_SURE`, and after every choice of `CHOICES`.
 
     Args:
         answers: [5, Q, 20] logits and codes, in the order of `SEEN`.
@@ -356,10 +378,11 @@ def chosen(answers: Tensor, boxes: Tensor, labels: Tensor, detector: Detector) -
         detector: whose losses are meant.
     """
     found = dict(zip(SEEN, answers, strict=True))
-    for variants, called in ((VARIANTS, str), (CONTROL, control)):
+    found |= dict(zip(AS_SURE, as_sure(answers[: len(VARIANTS)]), strict=True))
+    for kind, variants in KINDS_OF_CHOICE.items():
         values = torch.stack([found[name] for name in variants])
         choices = choose(*_parts(values), boxes, labels, detector.settings.loss, detector.code_weights)
-        found |= {called(way): taken(values, choices[way]) for way in CHOICES}
+        found |= {called(way, kind): taken(values, choices[way]) for way in CHOICES}
     return found
 
 
@@ -372,7 +395,7 @@ def gains(
     wanted: Sequence[Failure | None],
     scores: Mapping[str, Mapping[str, float]],
     resampled: Mapping[str, Mapping[str, Floats]],
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, dict[str, dict[str, Any]]]:
     """What choices gain, clean, over failures and over groups of them.
 
     Args:
@@ -381,21 +404,25 @@ def gains(
         resampled: [R] likewise, of resamples of the scenes.
 
     Returns:
-        by figure and choice gain, gain of the control, and standard deviation of their difference over the resamples.
+        by figure and choice the gain and, under `controls`, the gain of each control and the standard deviation over
+        the resamples of what the choice gains more than it.
     """
     names = list(scores)
 
     def over(values: Mapping[str, Mapping[str, Any]], way: str) -> dict[str, Floats]:
         return figures(names, np.array([values[name][way] for name in names]), wanted)
 
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    both = over(scores, BOTH)
     for way in (CONDITION, *CHOICES):
-        ours, theirs, both = (over(scores, one) for one in (way, control(way), BOTH))
-        left = over(resampled, way), over(resampled, control(way))
+        ours, moved = over(scores, way), over(resampled, way)
         for figure in (CLEAN, FAILURES, GROUPS[(LIDAR,)], GROUPS[(CAMERA,)]):
-            found.setdefault(figure, {})[way] = {
-                "gain": float(ours[figure] - both[figure]),
-                "control": float(theirs[figure] - both[figure]),
-                "error": float((left[0][figure] - left[1][figure]).std(ddof=1)),
-            }
+            found.setdefault(figure, {})[way] = {"gain": float(ours[figure] - both[figure]), "controls": {}}
+        for kind in CONTROLS:
+            theirs, beside = over(scores, called(way, kind)), over(resampled, called(way, kind))
+            for figure, of_figure in found.items():
+                of_figure[way]["controls"][kind] = {
+                    "gain": float(theirs[figure] - both[figure]),
+                    "error": float((moved[figure] - beside[figure]).std(ddof=1)),
+                }
     return found

@@ -16,13 +16,18 @@ from benchmarks.proof.choices import CHOICES, CONDITION, OBJECT, QUERY, SAMPLE, 
 from benchmarks.proof.compare import Comparison
 from benchmarks.proof.figures import CLEAN, FAILURES, figures
 from benchmarks.proof.oracle import (
+    AS_SURE,
     BOTH,
-    CONTROL,
+    CONFIDENCE,
+    CONTROLS,
+    KINDS_OF_CHOICE,
+    NOISE,
     SEEN,
     VARIANTS,
     Oracle,
+    as_sure,
+    called,
     chosen,
-    control,
     hide_cameras,
     hide_lidar,
     measure,
@@ -124,7 +129,7 @@ def test_among_equals_no_choice_changes_anything(oracle: Oracle) -> None:
     boxes, labels = made_up_boxes(5)
     same = torch.randn(1, 25, 20, generator=torch.Generator().manual_seed(0)).expand(len(SEEN), -1, -1)
     found = chosen(same, boxes, labels, oracle.detector())
-    assert found.keys() == {*SEEN, *CHOICES, *map(control, CHOICES)}
+    assert found.keys() == {*SEEN, *AS_SURE, *(called(way, kind) for way in CHOICES for kind in KINDS_OF_CHOICE)}
     assert all(torch.equal(one, same[0]) for one in found.values())
 
 
@@ -155,14 +160,25 @@ def test_who_takes_each_object_from_the_variant_that_sees_it_scores_as_if_all_we
             names = {name_of(condition): answers for condition in SEVERE}
             save(one.path(*sample), names | {"boxes": boxes, "labels": labels})
     best = measure(perfect, oracle.samples)["mAP"][CLEAN]
-    assert best[BOTH] == best[OBJECT] == best[control(QUERY)] > 0.3
+    assert best[BOTH] == best[OBJECT] == best[called(QUERY, CONFIDENCE)] > 0.3
     found = measure(made_up, oracle.samples)
     scores = found["mAP"]["dark-3"]
     assert max(scores[BOTH], scores[SAMPLE]) < scores[OBJECT] < scores[QUERY] == best[BOTH]
     assert scores[CONDITION] == max(scores[name] for name in VARIANTS)
     gains = found["gain"][FAILURES]
     assert gains[OBJECT]["gain"] == pytest.approx(scores[OBJECT] - scores[BOTH], abs=1e-4)
-    assert all(gain["control"] == 0 for gain in gains.values())
+    assert all(gain["controls"][NOISE]["gain"] == 0 for gain in gains.values())
+    doubted = scores[called(QUERY, CONFIDENCE)] - scores[BOTH]
+    assert gains[QUERY]["controls"][CONFIDENCE]["gain"] == pytest.approx(doubted, abs=1e-4)
+
+
+def test_confidence_is_moved_for_all_queries_alike() -> None:
+    answers = torch.randn(3, 7, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = as_sure(answers)
+    assert torch.equal(found[..., 10:], answers[:1, :, 10:].expand(2, -1, -1))
+    torch.testing.assert_close(found[..., :10].mean(1), answers[1:, :, :10].mean(1))
+    moved = found[..., :10] - answers[0, :, :10]
+    torch.testing.assert_close(moved, moved[:, :1].expand_as(moved))
 
 
 def test_hiding_leaves_nothing_of_a_sensor_and_all_of_the_other(oracle: Oracle) -> None:
@@ -228,7 +244,11 @@ def test_the_page_shows_what_was_run(oracle: Oracle) -> None:
     assert result["samples"] == len(oracle.samples) == 4
     assert result["scenes"] == 2
     assert result["mAP"].keys() == {name_of(one) for one in SEVERE}
-    assert result["mAP"][CLEAN].keys() == {*SEEN, CONDITION, *CHOICES, *map(control, (CONDITION, *CHOICES))}
+    assert result["mAP"][CLEAN].keys() == {
+        *SEEN,
+        *AS_SURE,
+        *(called(way, kind) for way in (CONDITION, *CHOICES) for kind in KINDS_OF_CHOICE),
+    }
     gained = [scores[CONDITION] - scores[BOTH] for name, scores in result["mAP"].items() if name != CLEAN]
     assert result["gain"][FAILURES][CONDITION]["gain"] == pytest.approx(np.mean(gained), abs=1e-5)
     assert len(gained) == len(KINDS)
@@ -238,7 +258,7 @@ def test_the_page_shows_what_was_run(oracle: Oracle) -> None:
     assert "severity 3 (CPU)" in text
     assert "Choosing by sample or by object" in headroom(made_up_comparison({}))
     assert "Choosing by sample or by object" not in text
-    assert CONTROL[0] == VARIANTS[0] == BOTH
+    assert {variants[0] for variants in KINDS_OF_CHOICE.values()} == {BOTH}
 
 
 @pytest.mark.parametrize(
@@ -253,7 +273,10 @@ def test_what_follows_follows_from_the_figures(oracle: Oracle, gain: float, erro
     result = json.loads((oracle.place.out / "oracle.json").read_text())["random"]
     for choices in result["gain"].values():
         for way, one in choices.items():
-            one |= {"gain": gain if way == SAMPLE else 0.0, "control": 0.002, "error": error}
+            one["gain"] = gain if way == SAMPLE else 0.0
+            assert one["controls"].keys() == CONTROLS.keys()
+            one["controls"][NOISE] = {"gain": 0.001, "error": 1.0}
+            one["controls"][CONFIDENCE] = {"gain": 0.002, "error": error}
     text = headroom(made_up_comparison({"base": result}))
     assert says in text
-    assert f"| the base | sample | +{100 * gain:.2f} (+0.20) |" in text
+    assert f"| the base | sample | +{100 * gain:.2f} (+0.10, +0.20) |" in text

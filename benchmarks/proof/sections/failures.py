@@ -91,20 +91,23 @@ severity {", ".join(map(str, settings["severities"]))} ({settings["device"]}). A
 three times: as it is, without LiDAR and without cameras. Somebody who knows the truth chooses among the three: under a
 failure the one with the best mAP; for a sample the one with the least training loss; for an object the one that fits it
 best, all objects at once, while queries that find none keep both sensors; or those take the one that claims least, too.
-Gains are mAP points over both sensors. In brackets stands what the same choice gains among three that have both sensors
-and differ by noise alone ({noise}):
+Such choices gain whatever the three are, since the truth tells which to believe. So in brackets stands what they gain
+among three that all have both sensors and differ by noise alone ({noise}),
+and among three that differ by how sure they are alone: answers with both sensors, their class logits moved by as much
+as hiding a sensor moves them on average over a sample. Gains are mAP points over both sensors:
 
 {table(("detector", "chosen by", *figures), rows)}
 
 {follows}
-No router knows the truth, so less than these gains is to be had by hiding sensors from these detectors. The last three
-choices mind the training loss, so that still others may give a higher mAP. Sensors differ by more than the control's
-noise does: of what is left beyond the control, some may be luck, too.
+No router knows the truth, so hiding sensors from these detectors gains less. But these are no strict bounds: the last
+three choices mind the training loss, still others may give a higher mAP, and neither control differs as sensors do. One
+world, small detectors.
 """
 
 
-def _gain(one: Mapping[str, float]) -> str:
-    return f"{points(one['gain'])} ({points(one['control'])})"
+def _gain(one: Mapping[str, Any]) -> str:
+    controls = ", ".join(points(control["gain"]) for control in one["controls"].values())
+    return f"{points(one['gain'])} ({controls})"
 
 
 def _samples(found: Mapping[str, Any]) -> str:
@@ -114,15 +117,17 @@ def _samples(found: Mapping[str, Any]) -> str:
 
 def _follows(detector: str, one: Mapping[str, Any]) -> str:
     """What the best choice leaves of what was asked for."""
-    left = {way: gain["gain"] - gain["control"] for way, gain in one["gain"][FAILURES].items()}
+    left = {}
+    for way, found in one["gain"][FAILURES].items():
+        control = max(found["controls"].values(), key=lambda control: float(control["gain"]))
+        left[way] = found["gain"] - control["gain"], WIDTH * control["error"]
     best = max(left, key=left.__getitem__)
-    half = WIDTH * one["gain"][FAILURES][best]["error"]
-    low, high = left[best] - half, left[best] + half
-    if high < FAILURE_TARGET:
+    value, half = left[best]
+    if value + half < FAILURE_TARGET:
         verdict = f"less than the {points(FAILURE_TARGET)} asked for even with the truth at hand"
-    elif low > FAILURE_TARGET:
-        verdict = f"more than the {points(FAILURE_TARGET)} asked for: choosing does not rule that out"
+    elif value - half > FAILURE_TARGET:
+        verdict = f"more than the {points(FAILURE_TARGET)} asked for, with the truth at hand"
     else:
         verdict = f"which may or may not be the {points(FAILURE_TARGET)} asked for"
-    return f"""For {detector} the choice by {WAYS[best]} gains most over failures beyond its control:
-{points(left[best])} [{points(low)}, {points(high)}] points (95 %, other scenes), {verdict}."""
+    return f"""For {detector} the choice by {WAYS[best]} gains most over failures beyond the larger of its controls:
+{points(value)} [{points(value - half)}, {points(value + half)}] points (95 %, other scenes), {verdict}."""
