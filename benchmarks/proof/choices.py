@@ -13,12 +13,16 @@ from aqr.detector.assignment import assign, cost_tables
 from aqr.detector.losses import set_losses
 from aqr.detector.objects import Objects, padding
 
+BOTH: Final = "both"
 CONDITION: Final = "condition"
 """One variant for all samples under a failure at a severity: the one with the best score."""
 SAMPLE: Final = "sample"
 OBJECT: Final = "object"
 QUERY: Final = "query"
 CHOICES: Final = (SAMPLE, OBJECT, QUERY)
+NOISE: Final = "noise"
+CONFIDENCE: Final = "confidence"
+"""What variants differ by where sensors do not matter."""
 
 
 def choose(

@@ -26,7 +26,7 @@ import torch
 from benchmarks.proof.arms import BASELINE, build
 from benchmarks.proof.base import name_of_device
 from benchmarks.proof.batches import load, pack, save, unpack
-from benchmarks.proof.choices import CHOICES, CONDITION, choose, taken
+from benchmarks.proof.choices import BOTH, CHOICES, CONDITION, CONFIDENCE, NOISE, choose, taken
 from benchmarks.proof.collect import ORACLE, write_lines
 from benchmarks.proof.data import REACH, changed, failing
 from benchmarks.proof.figures import CLEAN, FAILURES, GROUPS, Floats, figures
@@ -55,14 +55,11 @@ log = logging.getLogger(__name__)
 WORLD_SEED: Final = 4300
 SEVERITIES: Final = (1, 2, 3)
 
-BOTH: Final = "both"
 VARIANTS: Final = (BOTH, "no LiDAR", "no camera")
 PERTURBED: Final = ("perturbed 1", "perturbed 2")
 SEEN: Final = (*VARIANTS, *PERTURBED)
 """What the detector is asked about."""
 AS_SURE: Final = ("as sure as no LiDAR", "as sure as no camera")
-NOISE: Final = "noise"
-CONFIDENCE: Final = "confidence"
 CONTROLS: Final = {NOISE: (BOTH, *PERTURBED), CONFIDENCE: (BOTH, *AS_SURE)}
 """What is chosen from where sensors do not matter. The first is what all choices must beat."""
 KINDS_OF_CHOICE: Final = {"": VARIANTS, **CONTROLS}
@@ -289,8 +286,8 @@ def run_oracle(oracle: Oracle, seconds: float | None = None, workers: int | None
         for sample, is_there in zip(oracle.samples, pool.imap(_make, oracle.samples), strict=True):
             done += [sample] if is_there else []
             log.info("%d of %d samples after %.0f s", len(done), len(oracle.samples), time.monotonic() - begin)
-    torch.set_num_threads(threads)
     result = measure(oracle, done)
+    torch.set_num_threads(threads)
     path = oracle.place.out / ORACLE
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     write_lines(path, before | {oracle.weights.stem: result})
