@@ -46,10 +46,15 @@ def collect(raw: Path, results: Path) -> None:
             continue
         content, weights = _runs(raw, course)
         write_lines(results / f"{course.name}.json", content)
-        if course == FROM_BASE:
-            write_lines(results / WEIGHTS, weights)
+        if weights:
+            write_lines(results / weights_file(course), weights)
         arms = {run["arm"] for run in content["runs"]}
         log.info("%s: %d runs of %d arms", course.name, len(content["runs"]), len(arms))
+
+
+def weights_file(course: Course) -> str:
+    """Name of the file of what a course's routers said."""
+    return WEIGHTS if course == FROM_BASE else f"weights-{course.name}.json"
 
 
 def _runs(raw: Path, course: Course) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 from benchmarks.proof.arms import ARMS, BASELINE
-from benchmarks.proof.collect import COST, WEIGHTS
+from benchmarks.proof.collect import COST, weights_file
 from benchmarks.proof.figures import CLEAN, FAILURES, Difference, Spread, difference, figures_of, spread
 from benchmarks.proof.plan import FROM_BASE, PILOT, TEST, Course, conditions, name_of
 
@@ -26,7 +26,7 @@ class Comparison:
         runs: of `arms.json`, or of another course.
         scene_error: likewise.
         base: what they start from; empty where there is none.
-        weights: of `weights.json`.
+        weights: what routers said, of `collect.weights_file`.
         cost: of `cost.json`, which whoever ran it writes: gpus, minutes, gpu_hours, says; empty where there is none.
     """
 
@@ -35,6 +35,8 @@ class Comparison:
     base: dict[str, Any]
     weights: dict[str, Any]
     cost: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+    """What readers of the runs have to know."""
 
     @classmethod
     def read(cls, results: Path, course: Course = FROM_BASE) -> Comparison:
@@ -50,8 +52,9 @@ class Comparison:
             arms.get("runs", []),
             arms.get("scene_error", {}),
             {} if course.base is None else read(f"{course.base}.json"),
-            read(WEIGHTS) if course == FROM_BASE else {},
+            read(weights_file(course)),
             read(COST),
+            arms.get("note", ""),
         )
 
     @cached_property

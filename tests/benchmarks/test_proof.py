@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from benchmarks.proof.finetune import batches, freeze, order, run_arm
 from benchmarks.proof.plan import (
     BASES,
     COURSES,
+    FIRST_RUN,
     FROM_BASE,
     FROZEN,
     FULL,
@@ -169,7 +171,7 @@ def test_a_course_needs_the_batches_of_its_runs_and_no_others(place: Place, cour
     runs = [order(large, course, seed) for _, seed in schedule(course)]
     assert needed[course.batches] == {number for run in runs for number in run}
     assert {len(run) for run in runs} == {80 if course == SCRATCH else 300}
-    assert course.base is None or BASES[course.base] == (TRAIN if course == FROM_BASE else INTACT)
+    assert course.base is None or BASES[course.base].batches == (TRAIN if course == FROM_BASE else INTACT)
 
 
 def test_every_arm_is_run_once_before_any_is_run_again() -> None:
@@ -406,6 +408,10 @@ def test_from_base_to_page(place: Place) -> None:
     assert "| original |" in text
     assert "## From random weights" in text
     assert "## From a base that has never seen a sensor fail" in text
+    assert "### AQR trained by itself" in text
+    shutil.copytree(results, results / FIRST_RUN)
+    write_report(results, page)
+    assert "differs by 0.00 points clean" in page.read_text().replace("\n", " ")
     changed = {run["arm"]: run.get("change") for run in comparison.runs}
     assert changed[BASELINE] is None
     assert 0 < changed["original"]["BEV"] < 1

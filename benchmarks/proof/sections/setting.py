@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from benchmarks.proof.base import BATCHES_PER_STEP
 from benchmarks.proof.collect import NO_CAMERA, NO_LIDAR, SENSORS
 from benchmarks.proof.compare import Comparison
@@ -13,8 +15,10 @@ from aqr.data.failures.catalogue import KINDS
 from aqr.taxonomy import CLASSES
 
 
-def method(comparison: Comparison, scratch: Comparison) -> str:
-    runs = [*comparison.runs, *scratch.runs, *([comparison.base] if comparison.base else [])]
+def method(courses: Sequence[Comparison]) -> str:
+    comparison = courses[0]
+    bases = {one.base["effort"]["seconds"]: one.base for one in courses if one.base}
+    runs = [*(run for one in courses for run in one.runs), *bases.values()]
     devices = sorted({run["device"] for run in runs})
     seconds = sum(run["effort"]["seconds"] for run in runs)
     cost = f"training took {seconds / 3600:.1f} hours summed over processes that shared GPUs ({', '.join(devices)})"
@@ -76,16 +80,21 @@ python -m benchmarks.proof lease-arms --out /tmp/raw --home home --seconds 530
 python -m benchmarks.proof lease-scratch --out /tmp/raw --home home --parallel 6 --seconds 560
 python -m benchmarks.proof lease-base-intact --out /tmp/raw --home home --seconds 480
 python -m benchmarks.proof lease-late --out /tmp/raw --home home --seconds 530
+python -m benchmarks.proof lease-frozen --out /tmp/raw --home home --seconds 530
 python -m benchmarks.proof lease-never --out /tmp/raw --home home --seconds 530
+python -m benchmarks.proof lease-base-taught --out /tmp/raw --home home --seconds 480
+python -m benchmarks.proof lease-taught --out /tmp/raw --home home --seconds 530
+python -m benchmarks.proof lease-taught-late --out /tmp/raw --home home --seconds 530
 python -m benchmarks.proof collect --raw /tmp/raw --out benchmarks/proof/results
 python -m benchmarks.proof report --out benchmarks/proof/results --page docs/proof.md
 ```
 
 The first makes world, batches and failing samples (about 45 GB in `/tmp/proof`, all cores) and trains the base; the
 second runs the arms of `benchmarks/proof/arms.py`, several at a time, until all are done or the time is over, and goes
-on where it is called again; the third trains some of them from random weights. The next three train a base whose
-sensors never fail, and arms from it, with failures and without. `--toy` does the same at a size for
-CPUs, where scores mean nothing. Run folders lie in `/tmp/raw/runs`:
+on where it is called again; the third trains some of them from random weights. The next four train a base whose
+sensors never fail, and arms from it: with failures, AQR alone with failures, and without failures. The last three do
+the same from a base with queries that read one sensor alone. `--toy` does the same at a size for CPUs, where scores
+mean nothing. Run folders lie in `/tmp/raw/runs`:
 `aqr analyze /tmp/raw/runs/original-0 --baseline /tmp/raw/runs/none-0 --out report/`. `benchmarks/proof/data.py` says
 which scenes are `pilot` and which `test`.
 """
