@@ -40,10 +40,10 @@ Arms that were run then only:
 """
     return f"""## The same again
 
-{len(shared)} of these runs, with {arms} arms, had been made before: the same base, the same seeds, data made anew, other
-GPUs of the same kind. mAP of such twins differs by {root[CLEAN]:.2f} points clean (root mean square; at most
-{most[CLEAN]:.2f}) and {root[FAILURES]:.2f} over failures (at most {most[FAILURES]:.2f}): the order in which a GPU adds up
-is enough for that. Differences of this size between arms say nothing, whatever the seed.
+{len(shared)} of these runs, with {arms} arms, had been made before: the same base, the same seeds, data made
+anew, other GPUs of the same kind. mAP of such twins differs by {root[CLEAN]:.2f} points clean (root mean square; at
+most {most[CLEAN]:.2f}) and {root[FAILURES]:.2f} over failures (at most {most[FAILURES]:.2f}): the order in which a GPU
+adds up is enough for that. Differences of this size between arms say nothing, whatever the seed.
 {first.note}{rest if others and BASELINE in first.arms else ""}
 From `benchmarks/proof/results/{FIRST_RUN}`.
 """
