@@ -253,7 +253,7 @@ def main() -> None:
     device = torch.device("cuda")
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True  # as `aqr train` has it
-    head = {**about(device, " ".join(sys.argv)), "cudnn": str(torch.backends.cudnn.version())}  # type: ignore[no-untyped-call]
+    head = {**about(device, " ".join(["python", *sys.argv])), "cudnn": str(torch.backends.cudnn.version())}  # type: ignore[no-untyped-call]
     profiles: dict[str, Profile] = {}
     for what in only:
         for aqr in (False, True):
