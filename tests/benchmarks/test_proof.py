@@ -18,7 +18,7 @@ from benchmarks.proof.compare import Comparison
 from benchmarks.proof.conditions import Split
 from benchmarks.proof.data import _Maker, rows_of
 from benchmarks.proof.figures import CLEAN, FAILURES, Spread, difference, figures, spread
-from benchmarks.proof.finetune import batches, freeze, order, run_arm
+from benchmarks.proof.finetune import batches, order, run_arm
 from benchmarks.proof.plan import (
     BASES,
     COURSES,
@@ -43,7 +43,6 @@ from benchmarks.proof.plan import (
 )
 from benchmarks.proof.report import write_report
 from benchmarks.proof.supervision import alive, evidence
-from benchmarks.proof.training import fit
 from scipy import stats
 
 from aqr.batch import Batch
@@ -178,18 +177,6 @@ def test_every_arm_is_run_once_before_any_is_run_again() -> None:
     runs = schedule()
     assert len(runs) == len(set(runs)) == sum(ARMS[name].seeds for name in RUN[FROM_BASE])
     assert [name for name, _ in runs[: len(RUN[FROM_BASE])]] == list(RUN[FROM_BASE])
-
-
-def test_frozen_is_all_but_aqr(place: Place) -> None:
-    settings = config(place, **ARMS["centered-fast"].sections(), train={"steps": 2, "lr_mult": {"aqr": 100.0}})
-    detector = build("centered-fast", settings)
-    freeze(detector)
-    before = {name: value.clone() for name, value in detector.state_dict().items()}
-    cached = stream(place.cache(TRAIN), [0, 1], CPU)
-    fit(detector, settings, cached, RunFolder(place.work / "frozen"), device=CPU)
-    moved = {name for name, value in detector.state_dict().items() if not torch.equal(value, before[name])}
-    assert moved
-    assert all(name.startswith("aqr.router.") for name in moved)
 
 
 def test_data_come_in_the_order_in_which_they_are_wanted(place: Place) -> None:

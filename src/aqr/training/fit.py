@@ -134,11 +134,13 @@ def train(
 def _module(config: Config, checkpoint: Checkpoint | None) -> tuple[TrainingModule, list[str]]:
     """The module to train, and what to tell the user about its weights."""
     torch.manual_seed(config.seed)
+    detector = Detector(config if checkpoint is None else without_pretrained(config))
+    if config.train.only:
+        detector.train_only(config.train.only)
+    module = TrainingModule(config, detector)
     if checkpoint is not None:
-        module = TrainingModule(config, Detector(without_pretrained(config)))
         module.restore(checkpoint)
         return module, [f"resuming after step {checkpoint.step}"]
-    module = TrainingModule(config, Detector(config))
     if config.train.init_from is None:
         return module, []
     report = load_weights(module.detector, config.train.init_from)
