@@ -72,7 +72,11 @@ def _runs(raw: Path, course: Course) -> tuple[dict[str, Any], dict[str, Any]]:
             shown = ("clean", *(name for name in names if name.endswith(f"-{SHOWN_SEVERITY}")))
             weights[arm] = {name: run["weights"][name] for name in shown}
         runs.append(
-            {key: run[key] for key in ("arm", "says", "seed", "effort", "device", "parameters", "trained")}
+            {
+                key: run[key]
+                for key in ("arm", "says", "seed", "effort", "device", "parameters", "trained")
+                if key in run
+            }
             | {split: {metric: run[split][metric] for metric in METRICS} for split in (TEST, PILOT)}
             | {"AP": run[TEST]["AP"]["clean"], **_left(RunFolder(course.run_folder(raw, path.stem)))}
         )

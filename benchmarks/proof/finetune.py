@@ -102,6 +102,7 @@ def run_arm(
             "log_every": max(steps // 20, 1),
             "stats_every": max(steps // 4, 1),
             "init_from": None if base is None else str(base),
+            "only": ["aqr"] if course.frozen and ARMS[arm].aqr["enabled"] else [],
         },
     )
     torch.manual_seed(seed)
@@ -109,7 +110,7 @@ def run_arm(
     if base is not None:
         start_from(base, detector)
     if course.frozen:
-        detector.train_only([] if detector.aqr is None else ["aqr"])
+        detector.train_only(settings.train.only)
     detector = detector.to(device)
     name = f"{arm}-{seed}"
     folder = RunFolder(course.run_folder(place.out, name))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.proof.compare import Comparison
 from benchmarks.proof.pictures import draw_differences, draw_failures, draw_weights
-from benchmarks.proof.plan import FIRST_RUN, FROZEN, LATE, NEVER, PLAIN_WORLD, SCRATCH, TAUGHT, TAUGHT_LATE
+from benchmarks.proof.plan import COURSES, FIRST_RUN, FROZEN, LATE, NEVER, PLAIN_WORLD, SCRATCH, TAUGHT, TAUGHT_LATE
 from benchmarks.proof.sections.again import repeated
 from benchmarks.proof.sections.answer import answer, limits, question
 from benchmarks.proof.sections.arms import arms, faults, plain_world, scratch
@@ -41,5 +41,6 @@ def write_report(results: Path, page: Path) -> None:
         sections += [scratch(fresh), plain_world(plain), repeated(comparison, first)]
     if comparison.runs:
         sections.append(limits(comparison))
+    unrun = [name for name, course in COURSES.items() if not Comparison.read(results, course).runs]
     with replacing(page) as partial:
-        partial.write_text("\n".join(section for section in [*sections, again()] if section), encoding="utf-8")
+        partial.write_text("\n".join(section for section in [*sections, again(unrun)] if section), encoding="utf-8")

@@ -168,6 +168,8 @@ def test_aqr_alone_is_compared_with_an_evaluation_of_what_it_started_from(tmp_pa
     (comparison,) = report.data["comparisons"]
     assert comparison["mAP_delta"] == pytest.approx(0.05)
     assert comparison["step_time_ratio"] is None
+    with pytest.raises(InputError, match="no log that is known"):
+        read_run(folder / "eval" / "val-no-lidar")
     (scored / "metrics.json").write_text(json.dumps({"loss": 1.0}))
     with pytest.raises(InputError, match="no log that is known"):
         read_run(scored)

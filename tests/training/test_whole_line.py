@@ -290,6 +290,8 @@ def test_pictures_of_a_run(run: Path, tmp_path: Path) -> None:
 def test_aqr_alone_is_trained_and_resumed_in_the_detector_it_starts_from(
     run: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    with pytest.raises(InputError, match=r"train.only=\['aqr'\] would leave .* train.init_from"):
+        train(tiny(world, only=["aqr"]), tmp_path / "random")
     start = run / "checkpoints" / "final.safetensors"
     config = tiny(world, only=["aqr"], init_from=start, lr=1e-2, val_every=2)
     monkeypatch.setattr(fit, "train_loader", Breaking)

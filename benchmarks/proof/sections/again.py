@@ -16,6 +16,7 @@ def repeated(comparison: Comparison, first: Comparison) -> str:
         (arm, seed)
         for arm in comparison.arms
         for seed in sorted(comparison.values(arm).keys() & first.values(arm).keys())
+        if arm not in first.changed
     ]
     if not shared:
         return ""
@@ -42,8 +43,9 @@ Arms that were run then only:
 
 {len(shared)} of these runs, with {arms} arms, had been made before: the same base, the same seeds, data made
 anew, other GPUs of the same kind. mAP of such twins differs by {root[CLEAN]:.2f} points clean (root mean square; at
-most {most[CLEAN]:.2f}) and {root[FAILURES]:.2f} over failures (at most {most[FAILURES]:.2f}): the order in which a GPU
-adds up is enough for that. Differences of this size between arms say nothing, whatever the seed.
+most {most[CLEAN]:.2f}) and {root[FAILURES]:.2f} over failures (at most {most[FAILURES]:.2f}), though nothing differs
+but rounding, in data made anew and in the order in which a GPU adds up. A single run's difference of this size says
+nothing; intervals hold this chance as part of the spread over seeds.
 {first.note}{rest if others and BASELINE in first.arms else ""}
 From `benchmarks/proof/results/{FIRST_RUN}`.
 """

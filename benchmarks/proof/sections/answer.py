@@ -10,7 +10,7 @@ from benchmarks.proof.collect import NO_CAMERA
 from benchmarks.proof.compare import Comparison
 from benchmarks.proof.figures import CLEAN, FAILURES, GROUPS, Difference
 from benchmarks.proof.plan import CLEAN_TARGET, FAILURE_TARGET, FULL, SENSOR_TARGET, TEST
-from benchmarks.proof.sections.weights import moves_rightly
+from benchmarks.proof.sections.weights import judged, moves_rightly
 from benchmarks.proof.sections.wording import count_of_seeds, interval, points, reached, table, worse
 
 from aqr.data.failures.catalogue import KINDS, LIDAR
@@ -72,8 +72,8 @@ def _consequence(comparison: Comparison) -> str:
     if any(one.low > 0 for one in (*clean.values(), *failing.values())):
         return ""
     return f"""
-None of {len(clean)} forms of AQR that could be used beats the detector without it here by more than chance, clean or
-over failures: the differences run from {_span(clean)} clean and from {_span(failing)} over failures.
+None of {len(clean)} forms of AQR that could be used beats the same training without it here by more than chance, clean
+or over failures: the differences run from {_span(clean)} clean and from {_span(failing)} over failures.
 {worse(comparison) or "None is worse by more than chance either."} {_weak(comparison)}So the default stays `sigmoid`
 behind a gate that starts at zero: it cannot begin worse than the detector that it is put into, and it is the form that
 the name stands for. The others are settings (`aqr.parameterisation`, `aqr.target`, `detector.loss.solo`).
@@ -150,14 +150,26 @@ From [a base that has never seen a sensor fail](#from-a-base-that-has-never-seen
 failures, {len(clean)} forms differ by {_span(clean)} clean and by {_span(failing)} over failures
 ({count_of_seeds(min(one.seeds for one in clean.values()))}); better by more than chance: {", ".join(better) or "none"}.
 """
-    if frozen.others and BASELINE in frozen.arms:
-        moved = sum(map(moves_rightly, frozen.weights.values()))
+    routers = judged(frozen)
+    if routers and BASELINE in frozen.arms:
+        moved = [arm for arm, of_arm in routers.items() if moves_rightly(of_arm)]
+        best = max(KINDS, key=lambda kind: max(_value(frozen, arm, kind.name) for arm in moved or routers)).name
+        gains = [_value(frozen, arm, best) for arm in moved or routers]
         text += f"""
-Where [AQR alone is trained](#aqr-trained-by-itself) in that base, the routers of {moved} of {len(frozen.weights)} forms
-come to lean on the sensor that still works, from the detection loss alone. Over failures their forms gain
-{_span(frozen.forms(FAILURES))} points.
+Where [AQR alone is trained](#aqr-trained-by-itself) in that base, {len(moved)} of {len(routers)} routers that can be
+judged come to lean on the sensor that still works, from the detection loss alone ({_run_with(frozen)}). They gain
+most under {best}: {points(min(gains))} to {points(max(gains))} points.
 """
     return text
+
+
+def _value(frozen: Comparison, arm: str, figure: str) -> float:
+    found = frozen.difference(arm, figure)
+    return -math.inf if found is None else found.value
+
+
+def _run_with(course: Comparison) -> str:
+    return count_of_seeds(min(len(course.values(arm)) for arm in course.others))
 
 
 def _freshly_trained(scratch: Comparison) -> str:
@@ -191,7 +203,7 @@ def limits(comparison: Comparison) -> str:
     return f"""## Limits
 
 {worth if gain < SENSOR_TARGET else ""}- Fine-tuning is short{ends}.
-- All arms start from one base, trained with one seed: intervals say nothing of other bases.
+- Each base was trained with one seed: intervals say nothing of other bases.
 - What cameras add in this world is mostly colour: by that and a little by place [look-alikes](synth.md#look-alikes)
   differ from objects that stand still.
 {_untaught(comparison)}- A synthetic world, a small detector and short trainings: they order methods, and say nothing of

@@ -136,16 +136,22 @@ mAP {none(fresh, CLEAN)} clean, {none(fresh, FAILURES)} over failures, {len(fres
 {with_changes(fresh)}
 
 mAP points against no AQR with the same seed.
-{_collapsed(fresh)}{fresh.note}"""
+{collapsed(fresh)}{fresh.note}"""
 
 
-def _collapsed(fresh: Comparison) -> str:
+def collapsed(comparison: Comparison) -> str:
     """Routers that have switched themselves off."""
-    empty = [arm for arm in fresh.others if (least := fresh.filled(arm)) is not None and least < EMPTY]
-    if not empty:
+    said = []
+    for arm in comparison.others:
+        found = comparison.emptier(arm)
+        empty = sum(one < EMPTY for one in found)
+        if empty:
+            said.append(f"in {empty} of {len(found)} runs of `{arm}`")
+    if not said:
         return ""
-    names = ", ".join(f"`{arm}`" for arm in empty)
-    return f"""In every run of {names} the map of one sensor is all but empty in the end
+    first, *others = said
+    where = ", ".join([first[0].upper() + first[1:], *others])
+    return f"""{where} the map of one sensor is all but empty in the end
 (mean weight below {EMPTY}): its router has let the weights sink below `min_weight_threshold`, and all that is left of
 AQR for that sensor is one constant factor. Nothing is routed there.
 """

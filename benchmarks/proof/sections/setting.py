@@ -17,8 +17,9 @@ from aqr.taxonomy import CLASSES
 
 def method(courses: Sequence[Comparison]) -> str:
     comparison = courses[0]
-    bases = {one.base["effort"]["seconds"]: one.base for one in courses if one.base}
-    runs = [*(run for one in courses for run in one.runs), *bases.values()]
+    bases = [one.base for one in courses if one.base]
+    bases = [base for number, base in enumerate(bases) if base not in bases[:number]]
+    runs = [*(run for one in courses for run in one.runs), *bases]
     devices = sorted({run["device"] for run in runs})
     seconds = sum(run["effort"]["seconds"] for run in runs)
     cost = f"training took {seconds / 3600:.1f} hours summed over processes that shared GPUs ({', '.join(devices)})"
@@ -32,9 +33,9 @@ def method(courses: Sequence[Comparison]) -> str:
   on which no arm or setting is chosen and to which all figures below belong (only forms of the base were compared
   [there](training.md#the-small-detector-and-the-demo), in a world without look-alikes). One keyframe in {FULL.every} of
   the test split is scored, one in {FULL.pilot_every} of the pilot split.
-- **Failures in training**, the same for the base and for every arm: {LIDAR_DROPOUT:.0%} of the samples without LiDAR,
-  {CAMERA_DROPOUT:.0%} with black images, {OTHER_FAILURES:.1%} with each of the other [failures](failures.md) at a
-  severity drawn at random; {others:.0%} show none.
+- **Failures in training**, the same for the base and for every arm (but where a section says that no sensor fails):
+  {LIDAR_DROPOUT:.0%} of the samples without LiDAR, {CAMERA_DROPOUT:.0%} with black images, {OTHER_FAILURES:.1%} with
+  each of the other [failures](failures.md) at a severity drawn at random; {others:.0%} show none.
 - **Detector**: the small one of `aqr demo` (images 96 × 256 in cells of 8 pixels that say their depth, BEV 96 × 96, 225
   queries, 3 layers).
 - **Same data**: {FULL.cached_steps:,} batches of {FULL.batch_size} are made once and kept; a seed decides which of them
@@ -71,8 +72,9 @@ AP by class:
 """
 
 
-def again() -> str:
-    return """## Again
+def again(unrun: Sequence[str]) -> str:
+    """How to do it again; `unrun` are courses without results."""
+    return f"""## Again
 
 ```console
 python -m benchmarks.proof lease-base --out /tmp/raw --home home --seconds 480
@@ -97,4 +99,5 @@ the same from a base with queries that read one sensor alone. `--toy` does the s
 mean nothing. Run folders lie in `/tmp/raw/runs`:
 `aqr analyze /tmp/raw/runs/original-0 --baseline /tmp/raw/runs/none-0 --out report/`. `benchmarks/proof/data.py` says
 which scenes are `pilot` and which `test`.
+{f"Not run yet at full size: {', '.join(unrun)}." if unrun else ""}
 """

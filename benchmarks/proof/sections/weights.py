@@ -11,6 +11,7 @@ from benchmarks.proof.collect import NO_CAMERA, NO_LIDAR
 from benchmarks.proof.compare import Comparison
 from benchmarks.proof.figures import CLEAN
 from benchmarks.proof.sections.wording import interval, table
+from benchmarks.proof.weights import BACKGROUND
 
 ALIVE: Final = "alive"
 SHOWN: Final = (
@@ -24,6 +25,8 @@ SHOWN: Final = (
     "experts",
     ALIVE,
 )
+LEAST: Final = 5e-5
+"""Weights are kept with four decimals."""
 MOVES: Final = 1.05
 """Factor from which on a change of weights counts."""
 
@@ -58,12 +61,21 @@ means less.
 
 def leaning_table(comparison: Comparison, shown: Mapping[str, Any] | None = None) -> str:
     """Which sensor the routers lean on, and whether that moves as it should; gated arms are left out."""
-    found = comparison.weights if shown is None else shown
-    gated = _gated(found)
-    rows = [(arm, *_leaning(found[arm])) for arm in comparison.arms if arm in found and arm not in gated]
-    return f"""What LiDAR weighs for every 1 that the camera weighs; changes of less than 5 % do not count:
+    found = judged(comparison)
+    rows = [(arm, *_leaning(of_arm)) for arm, of_arm in found.items() if shown is None or arm in shown]
+    if not rows:
+        return ""
+    return f"""What LiDAR weighs for every 1 that the camera weighs, geometric mean over queries near an object; changes
+of less than 5 % do not count:
 
 {table(("arm", "nothing fails", "LiDAR gone", "cameras gone", "moves as it should"), rows)}"""
+
+
+def judged(comparison: Comparison) -> dict[str, Any]:
+    """What the routers said whose weights mean what they say: a gate may turn them round."""
+    found = comparison.weights
+    gated = _gated(found)
+    return {arm: found[arm] for arm in comparison.arms if arm in found and arm not in gated}
 
 
 def _gated(arms: Iterable[str]) -> list[str]:
@@ -91,9 +103,15 @@ def moves_rightly(of_arm: Mapping[str, Any]) -> bool:
 
 
 def _ratios(of_arm: Mapping[str, Any]) -> tuple[float, float, float]:
-    """LiDAR weight over camera weight where nothing fails, LiDAR is gone, and cameras are."""
-    clean, no_lidar, no_camera = (of_arm[name]["all"]["all"] for name in (CLEAN, NO_LIDAR, NO_CAMERA))
-    return clean[0] / clean[1], no_lidar[0] / no_lidar[1], no_camera[0] / no_camera[1]
+    """LiDAR weight over camera weight near objects where nothing fails, LiDAR is gone, and cameras are."""
+    clean, no_lidar, no_camera = (_near_objects(of_arm[name]) for name in (CLEAN, NO_LIDAR, NO_CAMERA))
+    return clean, no_lidar, no_camera
+
+
+def _near_objects(of_condition: Mapping[str, Any]) -> float:
+    """Geometric mean over the classes: most queries stand where nothing is, and what they weigh hardly matters."""
+    pairs = [pair for name, pair in of_condition["class"].items() if name != BACKGROUND]
+    return math.exp(sum(math.log(max(lidar, LEAST) / max(camera, LEAST)) for lidar, camera in pairs) / len(pairs))
 
 
 def _leaning(of_arm: Mapping[str, Any]) -> tuple[str, ...]:

@@ -278,7 +278,7 @@ class Detector(nn.Module):
     def train(self, mode: bool = True) -> Detector:
         """As in PyTorch, but parts none of whose parameters is trained stay in evaluation."""
         super().train(mode)
-        for part in self.children():
+        for part in [*self.modules()][1:]:
             parameters = list(part.parameters())
             if parameters and not any(p.requires_grad for p in parameters):
                 part.eval()

@@ -23,7 +23,13 @@ def is_run_folder(folder: Path) -> bool:
 
 
 def is_evaluation(folder: Path) -> bool:
-    """Whether `aqr eval` wrote there, or another program the devkit's metrics under that name."""
+    """Whether `aqr eval` wrote there, or another program the devkit's metrics under that name.
+
+    Scores of a run under a sensor failure, `eval/<split>-<failure>`, are no word on the run.
+    """
+    resolved = folder.resolve()
+    if resolved.parent.name == "eval" and "-" in resolved.name:
+        return False
     return _evaluation(folder / "metrics.json", []) is not None
 
 
