@@ -135,7 +135,8 @@ def place(rank: int, ranks: int, port: int) -> dict[str, str]:
     """
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = [str(n) for n in range(ranks)] if shown is None else shown.split(",")
-    found = {"CUDA_VISIBLE_DEVICES": devices[rank] if rank < len(devices) else ""}
+    # Lightning would give several ranks more threads than one, which the cache tells apart as well.
+    found = {"CUDA_VISIBLE_DEVICES": devices[rank] if rank < len(devices) else "", "OMP_NUM_THREADS": "1"}
     if ranks == 1:
         return found
     found |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}

@@ -3,10 +3,11 @@
     python benchmarks/performance_page.py [--bench bench.json ...] [--ddp ddp.json] [--data data.json] [--keep]
 
 Of several files of `--bench`, of one device and the same versions, a later one's sections take the place of an
-earlier one's. `--keep` writes what is given to `benchmarks/results` as well. Without arguments the figures are those of
-`benchmarks/results`, and both pages come out as they are. Tables stand between `<!-- bench:NAME -->` and
-`<!-- /bench -->`; NAME is a section of `aqr bench --out`, `summary` (the figures that have a target), `headline` (five
-of the figures), `about` (device, versions, date, command), `ddp` or `data`.
+earlier one's; `profile_step.py` writes such files as well. AQR's share of a training step is computed here where AQR
+and the step were timed in different runs. `--keep` writes what is given to `benchmarks/results` as well. Without
+arguments the figures are those of `benchmarks/results`, and both pages come out as they are. Tables stand between
+`<!-- bench:NAME -->` and `<!-- /bench -->`; NAME is a section of `aqr bench --out`, `summary` (the figures that have a
+target), `headline` (six of the figures), `about` (device, versions, date, command), `ddp` or `data`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from aqr.bench.bench import ALONE
+from aqr.bench.detector import FASTEST, alone_share
 from aqr.bench.inputs import FIRST_SHAPE
-from aqr.bench.results import number
+from aqr.bench.modulation import COMPILED_GRAPH
+from aqr.bench.results import Row, number
+from aqr.bench.timing import Timing
 from aqr.files import write_json
 
 ROOT = Path(__file__).parents[1]
@@ -39,11 +44,15 @@ TRAINING_SHAPE, ONE_SAMPLE = (
     f"forward + backward, {FIRST_SHAPE}",
     f"forward, inference, {replace(FIRST_SHAPE, batch=1)}",
 )
-AS_GRAPH = "the same compiled, as a CUDA graph"
+SAME_AS_BEFORE = "the same "
+"""How a row begins that is another way to run what the row before it measures."""
+TARGET_EFFICIENCY = 95.0
+"""Percent, of four GPUs."""
 HEADLINE = (
-    ("aqr", TRAINING_SHAPE, AS_GRAPH, "AQR by itself, forward and backward, 4 samples"),
-    ("step_graphs", "", "training step with AQR, compiled, with CUDA graphs", "training step with AQR, 4 samples"),
-    ("aqr", ONE_SAMPLE, AS_GRAPH, "AQR by itself, inference, one sample"),
+    ("aqr", TRAINING_SHAPE, COMPILED_GRAPH, "AQR by itself, forward and backward, 4 samples"),
+    ("step_graphs", "", f"training step without AQR, {FASTEST}", "training step without AQR, 4 samples"),
+    ("step_graphs", "", f"training step with AQR, {FASTEST}", "training step with AQR, 4 samples"),
+    ("aqr", ONE_SAMPLE, COMPILED_GRAPH, "AQR by itself, inference, one sample"),
     ("inference", "", "inference without AQR, compiled, CUDA graph", "inference without AQR, one sample"),
     ("inference", "", "inference with AQR, compiled, CUDA graph", "inference with AQR, one sample"),
 )
@@ -83,7 +92,7 @@ def rows_table(rows: list[dict[str, Any]], note: str = "note") -> str:
 
 
 def headline(sections: dict[str, Any], aimed: list[dict[str, Any]]) -> str:
-    """Five figures, and how many of all reach their targets."""
+    """Six figures, and how many of all reach their targets."""
     lines = []
     for name, after, what, label in HEADLINE:
         rows = sections[name]["rows"] if name in sections else []
@@ -91,11 +100,10 @@ def headline(sections: dict[str, Any], aimed: list[dict[str, Any]]) -> str:
         row = next((row for row in rows[start:] if row["what"] == what), None)
         lines.append([label, "not measured" if row is None else figure(row), "" if row is None else aim(row)])
     known = [row["reached"] for row in aimed if row["reached"] is not None]
-    page = "docs/performance.md#against-the-targets"
-    return (
-        table(["compiled, as CUDA graphs", "median", "target"], lines)
-        + f"\n{sum(known)} of the {len(known)} targets measured (of {len(aimed)}) are reached; [all of them]({page}).\n"
-    )
+    unknown = [row["what"] for row in aimed if row["reached"] is None]
+    count = f"{sum(known)} of the {len(aimed)} [targets](docs/performance.md#against-the-targets) are reached"
+    missing = f"; not measured: {', '.join(unknown)}" if unknown else ""
+    return table(["compiled, as CUDA graphs", "median", "target"], lines) + f"\n{count}{missing}.\n"
 
 
 def table(heading: list[str], rows: list[list[str]]) -> str:
@@ -113,7 +121,8 @@ def blocks(bench: dict[str, Any], ddp: dict[str, Any], data: dict[str, Any]) -> 
         remarks = "".join(f"\n{remark}\n" for remark in section["remarks"])
         found[name] = f"**{section['title']}**\n\n{text}{remarks}"
         if name not in ("accuracy", "loop"):
-            aimed += [row for row in section["rows"] if row["target"] is not None]
+            aimed += [row for row in in_full(section["rows"]) if row["target"] is not None]
+    aimed.append(scaling(ddp))
     found["summary"] = rows_table(aimed)
     found["headline"] = headline(bench["sections"], aimed)
     found["about"] = (
@@ -140,6 +149,28 @@ def blocks(bench: dict[str, Any], ddp: dict[str, Any], data: dict[str, Any]) -> 
     return found
 
 
+def in_full(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows that can stand alone: what is "the same" as a row before is named after that row."""
+    found, first = [], ""
+    for row in rows:
+        way = row["what"].removeprefix(SAME_AS_BEFORE)
+        if way != row["what"]:
+            row = {**row, "what": f"AQR {first}; {way}"}
+        elif row["unit"] == "ms":
+            first = row["what"]
+        found.append(row)
+    return found
+
+
+def scaling(ddp: dict[str, Any]) -> dict[str, Any]:
+    """Efficiency on four GPUs beside its target."""
+    known = {run["ranks"]: run["efficiency"] for run in ddp["runs"] if run["efficiency"] is not None}
+    value = 100 * known[4] if 4 in known else None
+    note = "" if 4 in known else "; ".join(f"on {ranks}: {100 * share:.1f} %" for ranks, share in known.items())
+    row = Row("efficiency on 4 GPUs", value, "%", TARGET_EFFICIENCY, more_is_better=True, note=note)
+    return {**asdict(row), "reached": row.reached}
+
+
 def merged(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """One bench of several; a later one's sections take the place of an earlier one's.
 
@@ -152,10 +183,27 @@ def merged(runs: list[dict[str, Any]]) -> dict[str, Any]:
         if differing:
             values = " and ".join(repr(bench[differing[0]]) for bench in (first, run))
             raise ValueError(f"--bench: {differing[0]} differs: {values}; measure both in one place")
-    sections = {name: section for run in runs for name, section in run["sections"].items()}
+    sections = with_shares({name: section for run in runs for name, section in run["sections"].items()})
     left_out = {name: reason for run in runs for name, reason in run["not_measured"].items() if name not in sections}
     joined = {key: "; ".join(dict.fromkeys(run[key] for run in runs)) for key in ("date", "command")}
     return {**first, **joined, "sections": sections, "not_measured": left_out}
+
+
+def with_shares(sections: dict[str, Any]) -> dict[str, Any]:
+    """AQR's shares of the training step, where AQR and the step were timed in different runs."""
+    alone = {row["what"]: row["value"] for row in reversed(sections.get("aqr", {"rows": []})["rows"])}
+    found = {}
+    for name, section in sections.items():
+        values = {row["what"]: row["value"] for row in section["rows"]}
+        filled_in = {}
+        for how, what in ALONE.items():
+            step, time = values.get(f"training step with AQR, {how}"), alone.get(what)
+            if step is not None and time is not None:
+                share = alone_share(time, Timing(step, step, step, 1), how)
+                filled_in[share.what] = {**asdict(share), "reached": share.reached}
+        rows = [filled_in.get(row["what"], row) if row["value"] is None else row for row in section["rows"]]
+        found[name] = {**section, "rows": rows}
+    return found
 
 
 def filled(page: str, found: dict[str, str]) -> str:

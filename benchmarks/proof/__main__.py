@@ -81,7 +81,8 @@ def main() -> int:
 
         wanted: dict[str, set[int]] = {}
         for of in arguments.of:
-            needs = {BASES[of]: set(range(scale.cached_steps))} if of in BASES else batches(place, COURSES[of])
+            every = set(range(scale.cached_steps))
+            needs = {BASES[of].batches: every} if of in BASES else batches(place, COURSES[of])
             for split, numbers in needs.items():
                 wanted[split] = wanted.get(split, set()) | numbers
         make(place, wanted, arguments.workers)

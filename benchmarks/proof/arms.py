@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from benchmarks.proof.faults import Faults, FaultyDetector
-from benchmarks.proof.plan import FROM_BASE, FROZEN, LATE, NEVER, SCRATCH, Course
+from benchmarks.proof.plan import FROM_BASE, FROZEN, LATE, NEVER, SCRATCH, SOLO, TAUGHT, TAUGHT_LATE, Course
 from benchmarks.proof.supervision import alive, evidence
 from benchmarks.proof.training import ExtraLosses
 
@@ -17,7 +17,6 @@ from aqr.detector import Detector
 BASELINE: Final = "none"
 ORIGINAL: Final = "original"
 SOLO_BASELINE: Final = "none-solo"
-SOLO: Final = 0.5
 ATTENTION_CLAMP: Final = 20.0
 ROUTER_LR: Final = 5.0
 """AQR is new where the rest is trained."""
@@ -192,6 +191,8 @@ RUN: Final[dict[Course, tuple[str, ...]]] = {
     LATE: (BASELINE, "attention-fast", "sigmoid-gated", "centered-fast", "alive"),
     FROZEN: (BASELINE, "attention-fast", "sigmoid-gated", "centered-fast", "attention-context"),
     NEVER: (BASELINE, "attention-fast", "sigmoid-gated"),
+    TAUGHT: (BASELINE, "attention-context", "attention-fast", "centered-fast", "experts"),
+    TAUGHT_LATE: (BASELINE, "attention-fast", SOLO_BASELINE, "experts"),
 }
 """Arms of each course, most wanted first. Others of `ARMS` were run in another world, see `plan.PLAIN_WORLD`."""
 

@@ -48,7 +48,8 @@ def train_base(place: Place, seconds: float | None, seed: int = 0, name: str = B
     settings = config(
         place,
         seed=seed,
-        batches=BASES[name],
+        batches=BASES[name].batches,
+        detector={"loss": {"solo": BASES[name].solo}},
         train={
             "steps": steps,
             "lr": LR,
@@ -62,7 +63,8 @@ def train_base(place: Place, seconds: float | None, seed: int = 0, name: str = B
     detector = build(BASELINE, settings).to(device)
     folder = RunFolder(base_folder(place, name))
     shutil.rmtree(folder.path, ignore_errors=True)
-    cached = stream(place.cache(BASES[name]), base_order(BATCHES_PER_STEP * steps, place.scale.cached_steps), device)
+    order = base_order(BATCHES_PER_STEP * steps, place.scale.cached_steps)
+    cached = stream(place.cache(BASES[name].batches), order, device)
     batches = together(cached, BATCHES_PER_STEP)
     effort = fit(detector, settings, batches, folder, device=device, seconds=seconds)
     result: dict[str, Any] = {"seed": seed, "effort": asdict(effort), "device": name_of_device(device)}

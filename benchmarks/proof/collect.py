@@ -47,10 +47,15 @@ def collect(raw: Path, results: Path) -> None:
             continue
         content, weights = _runs(raw, course)
         write_lines(results / f"{course.name}.json", content)
-        if course == FROM_BASE:
-            write_lines(results / WEIGHTS, weights)
+        if weights:
+            write_lines(results / weights_file(course), weights)
         arms = {run["arm"] for run in content["runs"]}
         log.info("%s: %d runs of %d arms", course.name, len(content["runs"]), len(arms))
+
+
+def weights_file(course: Course) -> str:
+    """Name of the file of what a course's routers said."""
+    return WEIGHTS if course == FROM_BASE else f"weights-{course.name}.json"
 
 
 def _runs(raw: Path, course: Course) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -68,7 +73,11 @@ def _runs(raw: Path, course: Course) -> tuple[dict[str, Any], dict[str, Any]]:
             shown = ("clean", *(name for name in names if name.endswith(f"-{SHOWN_SEVERITY}")))
             weights[arm] = {name: run["weights"][name] for name in shown}
         runs.append(
-            {key: run[key] for key in ("arm", "says", "seed", "effort", "device", "parameters", "trained")}
+            {
+                key: run[key]
+                for key in ("arm", "says", "seed", "effort", "device", "parameters", "trained")
+                if key in run
+            }
             | {split: {metric: run[split][metric] for metric in METRICS} for split in (TEST, PILOT)}
             | {"AP": run[TEST]["AP"]["clean"], **_left(RunFolder(course.run_folder(raw, path.stem)))}
         )

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 from benchmarks.proof.arms import ARMS, BASELINE
-from benchmarks.proof.collect import COST, ORACLE, WEIGHTS
+from benchmarks.proof.collect import COST, ORACLE, weights_file
 from benchmarks.proof.figures import CLEAN, FAILURES, Difference, Spread, difference, figures_of, spread
 from benchmarks.proof.plan import FROM_BASE, PILOT, TEST, Course, conditions, name_of
 
@@ -26,7 +26,7 @@ class Comparison:
         runs: of `arms.json`, or of another course.
         scene_error: likewise.
         base: what they start from; empty where there is none.
-        weights: of `weights.json`.
+        weights: what routers said, of `collect.weights_file`.
         cost: of `cost.json`, which whoever ran it writes: gpus, minutes, gpu_hours, says; empty where there is none.
         oracle: of `oracle.json`, by name of the weights; empty where there is none.
     """
@@ -36,6 +36,10 @@ class Comparison:
     base: dict[str, Any]
     weights: dict[str, Any]
     cost: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+    """What readers of the runs have to know."""
+    changed: tuple[str, ...] = ()
+    """Arms whose code was another one then."""
     oracle: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -52,8 +56,10 @@ class Comparison:
             arms.get("runs", []),
             arms.get("scene_error", {}),
             {} if course.base is None else read(f"{course.base}.json"),
-            read(WEIGHTS) if course == FROM_BASE else {},
+            read(weights_file(course)),
             read(COST),
+            arms.get("note", ""),
+            tuple(arms.get("changed", ())),
             read(ORACLE) if course == FROM_BASE else {},
         )
 
@@ -108,10 +114,14 @@ class Comparison:
         """How far AQR changes image and BEV features in the end, relative, mean over the seeds; empty where unknown."""
         return self._means(arm, "change")
 
-    def filled(self, arm: str) -> float | None:
-        """The mean weight of the emptier of the two maps, in the seed where that is largest; None where unknown."""
-        known = [min(run["map"].values()) for run in self.runs if run["arm"] == arm and run.get("map")]
-        return max(known) if known else None
+    def without(self, arm: str) -> str:
+        """The arm that is trained as this one, but without AQR."""
+        beside = ARMS[arm].beside
+        return beside if beside is not None and ARMS[arm].candidate and beside in self.arms else BASELINE
+
+    def emptier(self, arm: str) -> list[float]:
+        """The mean weight of the emptier of the two maps in the end, of each run that states both."""
+        return [min(run["map"].values()) for run in self.runs if run["arm"] == arm and run.get("map")]
 
     def errors(self, arm: str) -> dict[str, float]:
         """Mean true-positive errors where nothing fails, by the devkit's names; empty where unknown."""
@@ -122,8 +132,8 @@ class Comparison:
         return {name: float(np.mean([one[name] for one in known])) for name in (known[0] if known else ())}
 
     def forms(self, figure: str) -> dict[str, Difference]:
-        """How far the forms of AQR that could be used are from no AQR, where they share a seed with it."""
-        found = {arm: self.difference(arm, figure) for arm in self.arms if ARMS[arm].candidate}
+        """How far the forms of AQR that could be used are from the same training without it, where seeds are shared."""
+        found = {arm: self.difference(arm, figure, self.without(arm)) for arm in self.arms if ARMS[arm].candidate}
         return {arm: one for arm, one in found.items() if one is not None}
 
     def spread(self, figure: str, metric: str = "mAP") -> Spread:

@@ -66,12 +66,14 @@ class Difference:
         low: lower end of the interval.
         high: upper end.
         seeds: number of seeds.
+        scenes: half of the interval that holds other scenes alone, and no other seed.
     """
 
     value: float
     low: float
     high: float
     seeds: int
+    scenes: float
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,10 @@ def difference(values: Sequence[float], scene_error: float, seeds: Spread) -> Di
     """
     value = float(np.mean(values))
     of_seeds = seeds.deviation / np.sqrt(len(values))
+    of_scenes = float(stats.norm.ppf((1 + LEVEL) / 2)) * scene_error
     total = np.hypot(scene_error, of_seeds)
     if not np.isfinite(total):
-        return Difference(value, float("nan"), float("nan"), len(values))
+        return Difference(value, float("nan"), float("nan"), len(values), of_scenes)
     freedom = np.inf if of_seeds == 0 else seeds.freedom * (total / of_seeds) ** 4
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom) * total)
-    return Difference(value, value - half, value + half, len(values))
+    return Difference(value, value - half, value + half, len(values), of_scenes)

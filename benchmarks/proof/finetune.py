@@ -70,12 +70,6 @@ def start_from(base: Path, detector: Detector) -> None:
         raise ValueError(f"{base} is not the base of this experiment: it lacks {missing + list(report.mismatched)}")
 
 
-def freeze(detector: Detector) -> None:
-    """Leave nothing to train but AQR."""
-    for name, parameter in detector.named_parameters():
-        parameter.requires_grad_(name.startswith("aqr."))
-
-
 def run_arm(
     place: Place, arm: str, seed: int, base: Path | None, splits: dict[str, Split], course: Course = FROM_BASE
 ) -> dict[str, Any]:
@@ -108,6 +102,7 @@ def run_arm(
             "log_every": max(steps // 20, 1),
             "stats_every": max(steps // 4, 1),
             "init_from": None if base is None else str(base),
+            "only": ["aqr"] if course.frozen and ARMS[arm].aqr["enabled"] else [],
         },
     )
     torch.manual_seed(seed)
@@ -115,7 +110,7 @@ def run_arm(
     if base is not None:
         start_from(base, detector)
     if course.frozen:
-        freeze(detector)
+        detector.train_only(settings.train.only)
     detector = detector.to(device)
     name = f"{arm}-{seed}"
     folder = RunFolder(course.run_folder(place.out, name))

@@ -64,7 +64,7 @@ def start_data(place: Place, toy: bool, deadline: float, base: str = BASE) -> su
         RuntimeError: where making data failed.
     """
     data = start(Stage("data", ("data", "--of", base)), place, toy)
-    while not step_path(place.cache(BASES[base]), 0).exists():
+    while not step_path(place.cache(BASES[base].batches), 0).exists():
         if data.poll() not in (None, 0) or time.monotonic() > deadline:
             data.kill()
             raise RuntimeError(f"no data; see {place.out / 'logs' / 'data.log'}")

@@ -22,7 +22,11 @@ OTHER_FAILURES: Final = 0.025
 
 BASE: Final = "base"
 INTACT_BASE: Final = "base-intact"
-"""Detectors that arms start from: one has seen sensors fail in training, the other never has."""
+TAUGHT_BASE: Final = "base-taught"
+"""Detectors that arms start from: one has seen sensors fail in training, the others never have; the last was taught to
+see with either sensor alone, by queries that read one of them."""
+SOLO: Final = 0.5
+"""Weight of the losses of such queries."""
 
 CLEAN_TARGET: Final = -0.003
 FAILURE_TARGET: Final = 0.03
@@ -32,6 +36,8 @@ BASE_TARGET: Final = 0.45
 
 PLAIN_WORLD: Final = "plain-world"
 """Folder of results from a world without look-alikes, recipe 1 of `aqr.synth.world`."""
+FIRST_RUN: Final = "first-run"
+"""Folder of results of an earlier run of the same arms in the same world, which was made anew."""
 
 TRAIN: Final = "train"
 INTACT: Final = "train-intact"
@@ -174,14 +180,28 @@ class Course:
         return out / "runs" / (run if self == FROM_BASE else f"{self.name}-{run}")
 
 
+@dataclass(frozen=True)
+class Base:
+    """How a detector is trained that arms start from.
+
+    Attributes:
+        batches: that it is trained on, `TRAIN` or `INTACT`.
+        solo: `detector.loss.solo`.
+    """
+
+    batches: str
+    solo: float = 0.0
+
+
 FROM_BASE: Final = Course("arms", BASE, TRAIN)
 SCRATCH: Final = Course("scratch", None, TRAIN)
 LATE: Final = Course("late", INTACT_BASE, TRAIN)
 FROZEN: Final = Course("frozen", INTACT_BASE, TRAIN, frozen=True)
 NEVER: Final = Course("never", INTACT_BASE, INTACT)
-COURSES: Final = {course.name: course for course in (FROM_BASE, SCRATCH, LATE, FROZEN, NEVER)}
-BASES: Final = {BASE: TRAIN, INTACT_BASE: INTACT}
-"""What each base is trained on."""
+TAUGHT: Final = Course("taught", TAUGHT_BASE, TRAIN, frozen=True)
+TAUGHT_LATE: Final = Course("taught-late", TAUGHT_BASE, TRAIN)
+COURSES: Final = {course.name: course for course in (FROM_BASE, SCRATCH, LATE, FROZEN, NEVER, TAUGHT, TAUGHT_LATE)}
+BASES: Final = {BASE: Base(TRAIN), INTACT_BASE: Base(INTACT), TAUGHT_BASE: Base(INTACT, SOLO)}
 
 
 def conditions() -> list[Failure | None]:

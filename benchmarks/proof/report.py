@@ -6,9 +6,11 @@ from pathlib import Path
 
 from benchmarks.proof.compare import Comparison
 from benchmarks.proof.pictures import draw_differences, draw_failures, draw_weights
-from benchmarks.proof.plan import LATE, NEVER, PLAIN_WORLD, SCRATCH
+from benchmarks.proof.plan import COURSES, FIRST_RUN, FROZEN, LATE, NEVER, PLAIN_WORLD, SCRATCH, TAUGHT, TAUGHT_LATE
+from benchmarks.proof.sections.again import repeated
 from benchmarks.proof.sections.answer import answer, limits, question
-from benchmarks.proof.sections.arms import arms, faults, intact, plain_world, scratch
+from benchmarks.proof.sections.arms import arms, faults, plain_world, scratch
+from benchmarks.proof.sections.bases import intact, taught
 from benchmarks.proof.sections.failures import failures, headroom
 from benchmarks.proof.sections.setting import again, base, method
 from benchmarks.proof.sections.weights import shown_weights, weights
@@ -24,17 +26,21 @@ def write_report(results: Path, page: Path) -> None:
         page: docs/proof.md.
     """
     comparison = Comparison.read(results)
-    fresh, late, never = (Comparison.read(results, course) for course in (SCRATCH, LATE, NEVER))
-    plain = Comparison.read(results / PLAIN_WORLD)
+    fresh, late, frozen, never = (Comparison.read(results, course) for course in (SCRATCH, LATE, FROZEN, NEVER))
+    alone, taught_late = (Comparison.read(results, course) for course in (TAUGHT, TAUGHT_LATE))
+    plain, first = (Comparison.read(results / folder) for folder in (PLAIN_WORLD, FIRST_RUN))
     chosen = comparison.chosen()
-    sections = [question(), answer(comparison, chosen, plain, fresh), method(comparison, fresh), base(comparison)]
+    sections = [question(), answer(comparison, chosen, plain, (late, frozen, fresh))]
+    sections += [method([comparison, fresh, late, frozen, never, alone, taught_late]), base(comparison)]
     if len(comparison.arms) > 1:
         draw_differences(comparison, chosen, page.with_name(f"{page.stem}-arms.png"))
         draw_failures(comparison, page.with_name(f"{page.stem}-failures.png"))
         draw_weights(shown_weights(comparison, chosen), page.with_name(f"{page.stem}-weights.png"))
         sections += [arms(comparison, chosen), failures(comparison, chosen), headroom(comparison), faults(comparison)]
-        sections += [scratch(fresh), intact(late, never), plain_world(plain), weights(comparison, chosen)]
+        sections += [weights(comparison, chosen), intact(comparison, late, frozen, never), taught(alone, taught_late)]
+        sections += [scratch(fresh), plain_world(plain), repeated(comparison, first)]
     if comparison.runs:
         sections.append(limits(comparison))
+    unrun = [name for name, course in COURSES.items() if not Comparison.read(results, course).runs]
     with replacing(page) as partial:
-        partial.write_text("\n".join(section for section in [*sections, again()] if section), encoding="utf-8")
+        partial.write_text("\n".join(section for section in [*sections, again(unrun)] if section), encoding="utf-8")

@@ -74,9 +74,6 @@ def fit(
     settings = config.train
     folder.start(config)
     detector.train()
-    for part in detector.children():
-        if not any(p.requires_grad for p in part.parameters()):
-            part.eval()  # what is frozen keeps its running statistics, too
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True

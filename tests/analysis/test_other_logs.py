@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aqr.analysis import read_run
+from aqr.analysis import analyze, read_run
 from aqr.config import Config
 from aqr.errors import InputError
 
@@ -150,6 +150,29 @@ def test_run_folder(tmp_path: Path) -> None:
     plain = read_run(run_folder(tmp_path / "plain", aqr=False))
     assert plain.uses_aqr is False
     assert plain.notes == ()
+
+
+def test_aqr_alone_is_compared_with_an_evaluation_of_what_it_started_from(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "alone")
+    config = Config.model_validate({"aqr": {"enabled": True}, "train": {"only": ["aqr"], "init_from": "start.ckpt"}})
+    (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    report = analyze([folder], out=tmp_path / "report")
+    assert "Only aqr was trained. Next, score what the run started from (aqr eval start.ckpt" in report.verdict
+    scored = tmp_path / "scored"
+    scored.mkdir()
+    (scored / "results.json").write_text("{}")
+    (scored / "metrics.json").write_text(json.dumps({**SUMMARY, "mean_ap": 0.25}))
+    run = read_run(scored)
+    assert (run.kind, run.name, run.uses_aqr, run.training.series) == ("evaluation", "scored", None, {})
+    report = analyze([folder], baseline=scored, out=tmp_path / "report", lang="zh")
+    (comparison,) = report.data["comparisons"]
+    assert comparison["mAP_delta"] == pytest.approx(0.05)
+    assert comparison["step_time_ratio"] is None
+    with pytest.raises(InputError, match="no log that is known"):
+        read_run(folder / "eval" / "val-no-lidar")
+    (scored / "metrics.json").write_text(json.dumps({"loss": 1.0}))
+    with pytest.raises(InputError, match="no log that is known"):
+        read_run(scored)
 
 
 def test_folder_that_holds_run_folders(tmp_path: Path) -> None:

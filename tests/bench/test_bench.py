@@ -5,6 +5,8 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from rich.console import Console
 
 from aqr.bench import Results, Row, Section, bench
 from aqr.bench.bench import _stages
-from aqr.bench.detector import How, added_share, alone_share, detector_config
+from aqr.bench.detector import How, added_share, alone_share, detector_config, latency, training_step
 from aqr.bench.double_loop import against_the_loop, looped
 from aqr.bench.inputs import (
     CHANNELS,
@@ -24,7 +26,7 @@ from aqr.bench.inputs import (
     random_batch,
     ring_of_cameras,
 )
-from aqr.bench.modulation import accuracy, flops, growth, linearity, transferred
+from aqr.bench.modulation import accuracy, flops, growth, linearity, speed, transferred
 from aqr.bench.picture import draw_growth
 from aqr.bench.timing import Clock, Rates, Timing
 from aqr.errors import InputError
@@ -112,13 +114,67 @@ def test_growth_says_where_time_is_proportional(tmp_path: Path) -> None:
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_aqr_adds_is_held_against_its_target_where_it_is_no_noise() -> None:
-    apart = added_share(Timing(100.0, 99.0, 100.5, 9), Timing(103.0, 102.0, 104.0, 9), 2.0)
+def test_what_aqr_adds_is_called_noise_where_it_is() -> None:
+    apart = added_share(Timing(100.0, 99.0, 100.5, 9), Timing(103.0, 102.0, 104.0, 9))
     assert apart.value == pytest.approx(3.0)
-    assert apart.reached is False
-    overlapping = added_share(Timing(114.0, 102.0, 117.0, 9), Timing(108.0, 106.0, 112.0, 9), 2.0)
+    assert apart.note == ""
+    overlapping = added_share(Timing(114.0, 102.0, 117.0, 9), Timing(108.0, 106.0, 112.0, 9))
     assert overlapping.value == pytest.approx(-5.263, abs=1e-3)
-    assert (overlapping.target, overlapping.note[:5]) == (None, "noise")
+    assert overlapping.note.startswith("noise")
+
+
+class ClockOfAGpu:
+    """Says what a clock of a GPU says, without one."""
+
+    device = torch.device("cuda")
+
+    def time(self, operation: object, warm_up: int = 3) -> Timing:
+        return Timing(0.5, 0.4, 0.6, 9)
+
+    def time_parts(self, operation: object, names: list[str], warm_up: int) -> dict[str, Timing]:
+        return dict.fromkeys([*names, "whole"], self.time(operation))
+
+    def peak_mb(self, operation: object) -> float:
+        return 100.0
+
+    def captured(self, operation: object) -> object:
+        return operation
+
+
+def test_each_target_stands_beside_one_way_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(config: object, batch: object, how: How) -> MagicMock:
+        graphed = how == "compiled, with CUDA graphs"
+        return MagicMock(parts=["optimizer"], graphed=MagicMock() if graphed else None)
+
+    for module, names in (("modulation", ("_training_step", "_inference")), ("detector", ("Detector", "random_batch"))):
+        for name in names:
+            monkeypatch.setattr(f"aqr.bench.{module}.{name}", MagicMock())
+    monkeypatch.setattr("aqr.bench.detector.TrainingStep", step)
+    monkeypatch.setattr("aqr.bench.detector.GraphedDetector", MagicMock())
+    clock: Any = ClockOfAGpu()
+    ways: list[How] = ["plain", "compiled", "compiled, with CUDA graphs"]
+    sections = [
+        speed(clock, Rates(1e12, 1e15)),
+        *(training_step(clock, how, 0.9) for how in ways),
+        latency(clock, True),
+    ]
+    rows = [row for section in sections for row in section.rows]
+    assert [(row.what, row.target) for row in rows if row.target is not None] == [
+        ("the same compiled, as a CUDA graph", 1.0),
+        ("the same compiled, as a CUDA graph", 1.2),
+        ("the same compiled, as a CUDA graph", 0.25),
+        ("extra peak memory of AQR", 200.0),
+        ("training step with AQR, compiled, with CUDA graphs", 50.0),
+        ("AQR alone over the training step with it, compiled, with CUDA graphs", 2.0),
+        ("inference with AQR, compiled, CUDA graph", 6.0),
+    ]
+    # A way that fails keeps its target, which then counts as not measured.
+    monkeypatch.setattr(clock, "captured", MagicMock(side_effect=RuntimeError("no")))
+    monkeypatch.setattr("aqr.bench.detector.GraphedDetector", MagicMock(side_effect=RuntimeError("no")))
+    failed = [*speed(clock, Rates(1e12, 1e15)).rows, *latency(clock, True).rows]
+    assert [(row.target, row.reached) for row in failed if row.target is not None] == [
+        (target, None) for target in (1.0, 1.2, 0.25, 6.0)
+    ]
 
 
 def test_aqr_alone_is_divided_by_a_step_that_runs_alike() -> None:
@@ -127,6 +183,7 @@ def test_aqr_alone_is_divided_by_a_step_that_runs_alike() -> None:
     missing = alone_share(None, step, "compiled")
     assert missing.value is None
     assert missing.note == "AQR alone was not timed compiled"
+    assert missing.target is None
 
 
 def test_each_way_of_a_step_is_given_aqr_alone_in_that_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,4 +60,4 @@ def test_every_rank_has_a_gpu_of_its_own_and_calls_it_the_first(monkeypatch: pyt
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
     assert [place(rank, 2, 1)["CUDA_VISIBLE_DEVICES"] for rank in range(2)] == ["4", "GPU-7"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert place(0, 1, 1) == {"CUDA_VISIBLE_DEVICES": ""}
+    assert place(0, 1, 1) == {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}

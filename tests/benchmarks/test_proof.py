@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +17,12 @@ from benchmarks.proof.collect import collect
 from benchmarks.proof.compare import Comparison
 from benchmarks.proof.conditions import Split
 from benchmarks.proof.data import _Maker, rows_of
-from benchmarks.proof.figures import CLEAN, FAILURES, Spread, difference, figures, spread
-from benchmarks.proof.finetune import batches, freeze, order, run_arm
+from benchmarks.proof.figures import CLEAN, FAILURES, Spread, difference, figures, figures_of, spread
+from benchmarks.proof.finetune import batches, order, run_arm
 from benchmarks.proof.plan import (
     BASES,
     COURSES,
+    FIRST_RUN,
     FROM_BASE,
     FROZEN,
     FULL,
@@ -30,6 +32,8 @@ from benchmarks.proof.plan import (
     NEVER,
     PILOT,
     SCRATCH,
+    TAUGHT,
+    TAUGHT_BASE,
     TEST,
     TOY,
     TRAIN,
@@ -40,11 +44,15 @@ from benchmarks.proof.plan import (
     name_of,
 )
 from benchmarks.proof.report import write_report
+from benchmarks.proof.sections.again import repeated
+from benchmarks.proof.sections.arms import collapsed
+from benchmarks.proof.sections.weights import leaning_table, moves_rightly
+from benchmarks.proof.sections.wording import interval
 from benchmarks.proof.supervision import alive, evidence
-from benchmarks.proof.training import fit
 from scipy import stats
 
 from aqr.batch import Batch
+from aqr.config import load as load_config
 from aqr.data.dataset import NuScenesDataset
 from aqr.data.failures.catalogue import KINDS, Failure
 from aqr.data.failures.harm import Corruption
@@ -169,25 +177,13 @@ def test_a_course_needs_the_batches_of_its_runs_and_no_others(place: Place, cour
     runs = [order(large, course, seed) for _, seed in schedule(course)]
     assert needed[course.batches] == {number for run in runs for number in run}
     assert {len(run) for run in runs} == {80 if course == SCRATCH else 300}
-    assert course.base is None or BASES[course.base] == (TRAIN if course == FROM_BASE else INTACT)
+    assert course.base is None or BASES[course.base].batches == (TRAIN if course == FROM_BASE else INTACT)
 
 
 def test_every_arm_is_run_once_before_any_is_run_again() -> None:
     runs = schedule()
     assert len(runs) == len(set(runs)) == sum(ARMS[name].seeds for name in RUN[FROM_BASE])
     assert [name for name, _ in runs[: len(RUN[FROM_BASE])]] == list(RUN[FROM_BASE])
-
-
-def test_frozen_is_all_but_aqr(place: Place) -> None:
-    settings = config(place, **ARMS["centered-fast"].sections(), train={"steps": 2, "lr_mult": {"aqr": 100.0}})
-    detector = build("centered-fast", settings)
-    freeze(detector)
-    before = {name: value.clone() for name, value in detector.state_dict().items()}
-    cached = stream(place.cache(TRAIN), [0, 1], CPU)
-    fit(detector, settings, cached, RunFolder(place.work / "frozen"), device=CPU)
-    moved = {name for name, value in detector.state_dict().items() if not torch.equal(value, before[name])}
-    assert moved
-    assert all(name.startswith("aqr.router.") for name in moved)
 
 
 def test_data_come_in_the_order_in_which_they_are_wanted(place: Place) -> None:
@@ -361,6 +357,72 @@ def test_the_choice_is_made_on_the_pilot_among_candidates_that_stay_clean() -> N
     assert Comparison(runs[:1], {}, {}, {}).chosen() is None
 
 
+def said(lidar: dict[str, float]) -> dict[str, Any]:
+    """What a router says whose camera weight is 1 and whose LiDAR weights near objects are these, by condition."""
+    return {
+        name: {
+            "all": {"all": [9.0, 1.0]},
+            "class": {"car": [2 * w, 1.0], "bus": [w / 2, 1.0], "background": [9.0, 1.0]},
+        }
+        for name, w in lidar.items()
+    }
+
+
+def test_routers_are_judged_by_where_their_weights_move_near_objects() -> None:
+    names = ("clean", "lidar_drop-3", "missing_camera-3")
+    right, still, half, wrong = (
+        said(dict(zip(names, weights, strict=True)))
+        for weights in ((1.0, 0.5, 2.0), (1.0, 1.0, 1.0), (1.0, 0.5, 1.01), (1.0, 2.0, 0.5))
+    )
+    assert [moves_rightly(one) for one in (right, still, half, wrong)] == [True, False, False, False]
+    runs = [made_up_run(arm, 0, 0.5, 0.3, 0.3) for arm in (BASELINE, "centered", "attention", "sigmoid-gated")]
+    weights = {"centered": right, "attention": wrong, "sigmoid-gated": right}
+    lines = leaning_table(Comparison(runs, {}, {}, weights)).splitlines()
+    assert [line.split("|")[1:3] for line in lines[-2:]] == [[" attention ", " 1 "], [" centered ", " 1 "]]
+    assert lines[-1].endswith("| 0.5 | 2 | yes |")
+    assert "the other way with LiDAR gone; no, the other way with cameras gone" in lines[-2]
+    assert leaning_table(Comparison(runs, {}, {}, {"sigmoid-gated": right})) == ""
+
+
+def test_forms_are_compared_with_the_same_training_without_aqr() -> None:
+    scores = {BASELINE: 0.5, "none-solo": 0.4, "experts": 0.42, "centered": 0.51, "original": 0.3}
+    runs = [made_up_run(arm, seed, score, score, 0.3) for arm, score in scores.items() for seed in (0, 1)]
+    nothing = dict.fromkeys(figures_of(runs[0][TEST]["mAP"]), 0.0)
+    errors = {arm: {other: {"mAP": nothing} for other in (BASELINE, "none-solo")} for arm in scores}
+    found = Comparison(runs, errors, {}, {}).forms(CLEAN)
+    assert {arm: round(one.value, 6) for arm, one in found.items()} == {"experts": 0.02, "centered": 0.01}
+
+
+def test_one_seed_has_an_interval_for_other_scenes_alone() -> None:
+    found = difference([0.02], 0.005, spread([[0.02]]))
+    assert np.isnan(found.low)
+    assert found.scenes == pytest.approx(1.959964 * 0.005)
+    assert interval(found) == "+2.00 ± 0.98 (one seed)"
+
+
+def test_twins_differ_as_they_do_and_changed_arms_are_none() -> None:
+    runs = [
+        made_up_run(arm, 0, score, 0.3, 0.3) for arm, score in ((BASELINE, 0.5), ("centered", 0.5), ("sigmoid", 0.9))
+    ]
+    before = [
+        made_up_run(arm, 0, 0.503 if arm == BASELINE else 0.496, 0.3, 0.3) for arm in (BASELINE, "centered", "sigmoid")
+    ]
+    first = Comparison(before, {}, {}, {}, changed=("sigmoid",))
+    text = " ".join(repeated(Comparison(runs, {}, {}, {}), first).split())
+    assert "2 of these runs, with 2 arms" in text
+    assert "differs by 0.35 points clean (root mean square; at most 0.40) and 0.00 over failures" in text
+    assert repeated(Comparison(runs[2:], {}, {}, {}), first) == ""
+
+
+def test_emptied_maps_are_counted_run_by_run() -> None:
+    runs = [
+        made_up_run("sigmoid", seed, 0.5, 0.3, 0.3) | {"map": {"BEV": low, "images": 0.4}}
+        for seed, low in enumerate((0.2, 0.001))
+    ]
+    assert collapsed(Comparison(runs, {}, {}, {})).startswith("In 1 of 2 runs of `sigmoid` the map of one sensor")
+    assert collapsed(Comparison(runs[:1], {}, {}, {})) == ""
+
+
 def test_from_base_to_page(place: Place) -> None:
     train_base(place, seconds=None)
     base = RunFolder(base_folder(place)).final_weights
@@ -383,6 +445,13 @@ def test_from_base_to_page(place: Place) -> None:
         for course in (LATE, FROZEN, NEVER)
         for arm in (BASELINE, "centered-fast")
     }
+    train_base(place, seconds=None, name=TAUGHT_BASE)
+    skilled = RunFolder(base_folder(place, TAUGHT_BASE)).final_weights
+    for arm in (BASELINE, "experts"):
+        run_arm(place, arm, 0, skilled, splits, TAUGHT)
+    settled = load_config(RunFolder(LATE.run_folder(place.out, "centered-fast-0")).config)
+    assert settled.train.only == ()
+    assert load_config(RunFolder(FROZEN.run_folder(place.out, "centered-fast-0")).config).train.only == ("aqr",)
     assert late[FROZEN, BASELINE]["trained"] == late[FROZEN, BASELINE]["effort"]["steps"] == 0
     assert 0 < late[FROZEN, "centered-fast"]["trained"] < 0.3 * late[LATE, "centered-fast"]["trained"]
     lidar, camera = runs["original"]["weights"]["lidar_drop-3"]["all"]["all"]
@@ -406,6 +475,13 @@ def test_from_base_to_page(place: Place) -> None:
     assert "| original |" in text
     assert "## From random weights" in text
     assert "## From a base that has never seen a sensor fail" in text
+    assert "### AQR trained by itself" in text
+    assert "| missing_camera | " in text.split("### AQR trained by itself")[1]
+    assert "## From a base that was taught to see with either sensor alone" in text
+    assert text.rstrip().endswith("Not run yet at full size: taught-late.")
+    shutil.copytree(results, results / FIRST_RUN)
+    write_report(results, page)
+    assert "differs by 0.00 points clean" in page.read_text().replace("\n", " ")
     changed = {run["arm"]: run.get("change") for run in comparison.runs}
     assert changed[BASELINE] is None
     assert 0 < changed["original"]["BEV"] < 1

@@ -11,6 +11,7 @@ from aqr.batch import Batch
 from aqr.config import Config
 from aqr.detector import Detections, Detector, DetectorOutput
 from aqr.detector.heatmap import bev_targets, image_targets
+from aqr.errors import InputError
 
 MakeConfig = Callable[..., Config]
 MakeBatch = Callable[..., Batch]
@@ -108,6 +109,29 @@ def test_every_parameter_of_the_detector_learns(small_config: MakeConfig, toy_ba
     sum(run(detector, toy_batch())[1].values()).backward()
     still = [n for n, p in detector.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
     assert not still
+
+
+@pytest.mark.parametrize("named", [["aqr.router", "heads"], ["image_encoder.neck"]])
+def test_only_what_is_named_is_trained_and_statistics_stay(
+    small_config: MakeConfig, toy_batch: MakeBatch, named: list[str]
+) -> None:
+    detector = Detector(small_config(aqr={"enabled": True, "modulator": {"gate": False}})).train()
+    with pytest.raises(InputError, match=r"no parameter of this detector lies under 'aq'; it has .*aqr"):
+        detector.train_only(["decoder", "aq"])
+    detector.train_only(named)
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in detector.parameters() if p.requires_grad], 0.1)
+    batch = toy_batch(2)
+    detector.eval()
+    detector.train()
+    output = detector(batch, generator=torch.Generator().manual_seed(0))
+    assert output.noised is not None
+    sum(detector.losses(output, batch).values()).backward()
+    optimizer.step()
+    moved = {name for name, value in detector.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved
+    assert all(any(name.startswith(f"{prefix}.") for prefix in named) for name in moved)
+    assert {prefix for prefix in named if any(name.startswith(prefix) for name in moved)} == set(named)
 
 
 def test_weight_maps_do_not_know_denoising_queries(small_config: MakeConfig, toy_batch: MakeBatch) -> None:

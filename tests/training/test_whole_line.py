@@ -218,27 +218,27 @@ def test_a_checkpoint_is_read_once_and_quiet_evaluation_draws_no_bar(
     assert capsys.readouterr() == ("", "")
 
 
+class Breaking:
+    """The real loader, which breaks down after three batches."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.loader = train_loader(*arguments)
+        self.dataset = self.loader.dataset
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for number, batch in enumerate(self.loader):
+            if number == 3:
+                raise KeyError("the machine is gone")
+            yield batch
+
+
 def test_a_run_that_stopped_goes_on_exactly(
     run: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run that it is compared with was evaluated half-way, which changes nothing either."""
-
-    class Breaking:
-        """The real loader, which breaks down after three batches."""
-
-        def __init__(self, *arguments: Any) -> None:
-            self.loader = train_loader(*arguments)
-            self.dataset = self.loader.dataset
-
-        def __len__(self) -> int:
-            return len(self.loader)
-
-        def __iter__(self) -> Iterator[Batch]:
-            for number, batch in enumerate(self.loader):
-                if number == 3:
-                    raise KeyError("the machine is gone")
-                yield batch
-
     monkeypatch.setattr(fit, "train_loader", Breaking)
     with pytest.raises(KeyError):
         train(tiny(world), tmp_path)
@@ -285,6 +285,23 @@ def test_pictures_of_a_run(run: Path, tmp_path: Path) -> None:
         view_run(run, tmp_path, [10])
     with pytest.raises(InputError, match="no sample 'abc'"):
         view_run(run, tmp_path, ["abc"])
+
+
+def test_aqr_alone_is_trained_and_resumed_in_the_detector_it_starts_from(
+    run: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match=r"train.only=\['aqr'\] would leave .* train.init_from"):
+        train(tiny(world, only=["aqr"]), tmp_path / "random")
+    start = run / "checkpoints" / "final.safetensors"
+    config = tiny(world, only=["aqr"], init_from=start, lr=1e-2, val_every=2)
+    monkeypatch.setattr(fit, "train_loader", Breaking)
+    with pytest.raises(KeyError):
+        train(config, tmp_path / "alone")
+    monkeypatch.undo()
+    train(config, tmp_path / "alone", resume=True)
+    before, after = (safetensors.torch.load_file(p) for p in (start, tmp_path / "alone" / "checkpoints" / start.name))
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"aqr"}
 
 
 def test_a_run_needs_its_pretrained_weights_at_the_start_only(world: Path, tmp_path: Path) -> None:

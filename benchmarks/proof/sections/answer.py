@@ -10,7 +10,8 @@ from benchmarks.proof.collect import NO_CAMERA
 from benchmarks.proof.compare import Comparison
 from benchmarks.proof.figures import CLEAN, FAILURES, GROUPS, Difference
 from benchmarks.proof.plan import CLEAN_TARGET, FAILURE_TARGET, FULL, SENSOR_TARGET, TEST
-from benchmarks.proof.sections.wording import interval, points, reached, table, worse
+from benchmarks.proof.sections.weights import judged, moves_rightly
+from benchmarks.proof.sections.wording import count_of_seeds, interval, points, reached, table, worse
 
 from aqr.data.failures.catalogue import KINDS, LIDAR
 
@@ -31,7 +32,17 @@ What is left is what AQR does. This page is written by `python -m benchmarks.pro
 """
 
 
-def answer(comparison: Comparison, chosen: str | None, plain: Comparison, scratch: Comparison) -> str:
+def answer(
+    comparison: Comparison,
+    chosen: str | None,
+    plain: Comparison,
+    others: tuple[Comparison, Comparison, Comparison],
+) -> str:
+    """What follows.
+
+    `others` are runs from a base that never saw a sensor fail, of AQR alone there, and from random weights.
+    """
+    late, frozen, scratch = others
     if chosen is None:
         return "## Answer\n\nNo arm has been run yet, or none kept its score on clean pilot data.\n"
     clean, failing = comparison.difference(chosen, CLEAN), comparison.difference(chosen, FAILURES)
@@ -41,6 +52,8 @@ def answer(comparison: Comparison, chosen: str | None, plain: Comparison, scratc
     better = "better than the same fine-tuning without AQR under failures"
     sure = f"{better}, by more than chance" if failing.low > 0 else f"not {better} by more than chance"
     verdict = "judged by one seed only, which gives no interval and proves nothing yet" if alone else sure
+    rest = f"{_thinly_seeded(comparison, plain)}{_elsewhere(late, frozen)}{_freshly_trained(scratch)}"
+    rest = rest if alone else _consequence(comparison) + rest
     rows = (("nothing fails", interval(clean)), (f"mean over {len(KINDS)} failures", interval(failing)))
     return f"""## Answer
 
@@ -51,7 +64,7 @@ On the test split it is {verdict}:
 
 The aim was a clean mAP whose interval does not fall below {points(CLEAN_TARGET)} and at least
 {points(FAILURE_TARGET)} over failures: {reached(clean.low >= CLEAN_TARGET and failing.value >= FAILURE_TARGET)}.
-{"" if alone else _consequence(comparison)}{_thinly_seeded(comparison, plain)}{_freshly_trained(scratch)}"""
+{rest}"""
 
 
 def _consequence(comparison: Comparison) -> str:
@@ -59,8 +72,8 @@ def _consequence(comparison: Comparison) -> str:
     if any(one.low > 0 for one in (*clean.values(), *failing.values())):
         return ""
     return f"""
-None of {len(clean)} forms of AQR that could be used beats the detector without it here by more than chance, clean or
-over failures: the differences run from {_span(clean)} clean and from {_span(failing)} over failures.
+None of {len(clean)} forms of AQR that could be used beats the same training without it here by more than chance, clean
+or over failures: the differences run from {_span(clean)} clean and from {_span(failing)} over failures.
 {worse(comparison) or "None is worse by more than chance either."} {_weak(comparison)}So the default stays `sigmoid`
 behind a gate that starts at zero: it cannot begin worse than the detector that it is put into, and it is the form that
 the name stands for. The others are settings (`aqr.parameterisation`, `aqr.target`, `detector.loss.solo`).
@@ -102,8 +115,10 @@ In [a world without look-alikes](#without-look-alikes), with up to three seeds, 
 
 def _seeds(had: dict[str, int]) -> str:
     counts = sorted(set(had.values()))
-    words = {1: "one seed", 2: "two seeds", 3: "three seeds"}
-    said = [f"{list(had.values()).count(count)} have had {words.get(count, f'{count} seeds')}" for count in counts]
+    said = []
+    for count in counts:
+        arms = list(had.values()).count(count)
+        said.append(f"{arms} {'has' if arms == 1 else 'have'} had {count_of_seeds(count)}")
     return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
 
 
@@ -122,6 +137,39 @@ def _scatter(where: str, comparison: Comparison) -> str:
     )
     return f"""{where} the standard deviation of a difference over seeds is {clean} points
 clean, {failing} over failures and {lidar} under {GROUPS[(LIDAR,)]} (degrees of freedom: {freedom:.1f})."""
+
+
+def _elsewhere(late: Comparison, frozen: Comparison) -> str:
+    """What other starts give, in a sentence each."""
+    text = ""
+    clean, failing = late.forms(CLEAN), late.forms(FAILURES)
+    if clean:
+        better = [f"`{arm}`" for arm in clean if clean[arm].low > 0 or failing[arm].low > 0]
+        text += f"""
+From [a base that has never seen a sensor fail](#from-a-base-that-has-never-seen-a-sensor-fail), fine-tuned with
+failures, {len(clean)} forms differ by {_span(clean)} clean and by {_span(failing)} over failures
+({count_of_seeds(min(one.seeds for one in clean.values()))}); better by more than chance: {", ".join(better) or "none"}.
+"""
+    routers = judged(frozen)
+    if routers and BASELINE in frozen.arms:
+        moved = [arm for arm, of_arm in routers.items() if moves_rightly(of_arm)]
+        best = max(KINDS, key=lambda kind: max(_value(frozen, arm, kind.name) for arm in moved or routers)).name
+        gains = [_value(frozen, arm, best) for arm in moved or routers]
+        text += f"""
+Where [AQR alone is trained](#aqr-trained-by-itself) in that base, {len(moved)} of {len(routers)} routers that can be
+judged come to lean on the sensor that still works, from the detection loss alone ({_run_with(frozen)}). They gain
+most under {best}: {points(min(gains))} to {points(max(gains))} points.
+"""
+    return text
+
+
+def _value(frozen: Comparison, arm: str, figure: str) -> float:
+    found = frozen.difference(arm, figure)
+    return -math.inf if found is None else found.value
+
+
+def _run_with(course: Comparison) -> str:
+    return count_of_seeds(min(len(course.values(arm)) for arm in course.others))
 
 
 def _freshly_trained(scratch: Comparison) -> str:
@@ -155,7 +203,7 @@ def limits(comparison: Comparison) -> str:
     return f"""## Limits
 
 {worth if gain < SENSOR_TARGET else ""}- Fine-tuning is short{ends}.
-- All arms start from one base, trained with one seed: intervals say nothing of other bases.
+- Each base was trained with one seed: intervals say nothing of other bases.
 - What cameras add in this world is mostly colour: by that and a little by place [look-alikes](synth.md#look-alikes)
   differ from objects that stand still.
 {_untaught(comparison)}- A synthetic world, a small detector and short trainings: they order methods, and say nothing of

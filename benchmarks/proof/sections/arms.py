@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from benchmarks.proof.arms import ARMS, BASELINE, ORIGINAL
@@ -29,9 +30,9 @@ def arms(comparison: Comparison, chosen: str | None) -> str:
     figures = (CLEAN, FAILURES, *groups)
     return f"""## The arms
 
-Fine-tuned for {_steps(comparison)} steps of {FULL.batch_size} from the base. No AQR: \
-mAP {_none(comparison, CLEAN)} clean{base}, {_none(comparison, FAILURES)} over failures \
-(NDS {_none(comparison, CLEAN, "NDS")} and {_none(comparison, FAILURES, "NDS")}), \
+Fine-tuned for {steps(comparison)} steps of {FULL.batch_size} from the base. No AQR: \
+mAP {none(comparison, CLEAN)} clean{base}, {none(comparison, FAILURES)} over failures \
+(NDS {none(comparison, CLEAN, "NDS")} and {none(comparison, FAILURES, "NDS")}), \
 {len(comparison.values(BASELINE))} seeds.
 
 ![every arm against no AQR](proof-arms.png)
@@ -48,9 +49,10 @@ def _changed(comparison: Comparison, arm: str) -> str:
     return " / ".join(f"{100 * value:.1f}" for value in change.values()) if any(change.values()) else "–"
 
 
-def _with_changes(comparison: Comparison) -> str:
+def with_changes(comparison: Comparison, figures: Sequence[str] = (CLEAN, FAILURES)) -> str:
+    """Arms against no AQR, and how far they change features."""
     says = {arm: (arm, _changed(comparison, arm)) for arm in comparison.others}
-    return table_of_arms(comparison, ("arm", "features change, %"), says)
+    return table_of_arms(comparison, ("arm", "features change, %"), says, figures=figures)
 
 
 def _beyond_chance(comparison: Comparison, groups: tuple[str, ...]) -> str:
@@ -128,52 +130,30 @@ def scratch(fresh: Comparison) -> str:
         return ""
     return f"""## From random weights
 
-{_steps(fresh)} steps of {SCRATCH_BATCHES * FULL.batch_size} with the base's learning rates. No AQR: \
-mAP {_none(fresh, CLEAN)} clean, {_none(fresh, FAILURES)} over failures, {len(fresh.values(BASELINE))} seeds.
+{steps(fresh)} steps of {SCRATCH_BATCHES * FULL.batch_size} with the base's learning rates. No AQR: \
+mAP {none(fresh, CLEAN)} clean, {none(fresh, FAILURES)} over failures, {len(fresh.values(BASELINE))} seeds.
 
-{_with_changes(fresh)}
+{with_changes(fresh)}
 
 mAP points against no AQR with the same seed.
-{_collapsed(fresh)}"""
+{collapsed(fresh)}{fresh.note}"""
 
 
-def _collapsed(fresh: Comparison) -> str:
+def collapsed(comparison: Comparison) -> str:
     """Routers that have switched themselves off."""
-    empty = [arm for arm in fresh.others if (least := fresh.filled(arm)) is not None and least < EMPTY]
-    if not empty:
+    said = []
+    for arm in comparison.others:
+        found = comparison.emptier(arm)
+        empty = sum(one < EMPTY for one in found)
+        if empty:
+            said.append(f"in {empty} of {len(found)} runs of `{arm}`")
+    if not said:
         return ""
-    names = ", ".join(f"`{arm}`" for arm in empty)
-    return f"""In every run of {names} the map of one sensor is all but empty in the end
+    first, *others = said
+    where = ", ".join([first[0].upper() + first[1:], *others])
+    return f"""{where} the map of one sensor is all but empty in the end
 (mean weight below {EMPTY}): its router has let the weights sink below `min_weight_threshold`, and all that is left of
 AQR for that sensor is one constant factor. Nothing is routed there.
-"""
-
-
-def intact(late: Comparison, never: Comparison) -> str:
-    """What the same base does where it has never seen a sensor fail."""
-    courses = [
-        (one, says)
-        for one, says in ((late, "sensors fail in fine-tuning"), (never, "no sensor ever fails in training"))
-        if one.others and BASELINE in one.arms
-    ]
-    if not courses or late.base_split not in late.base:
-        return ""
-    scores = late.base[late.base_split]["mAP"]
-    tables = [
-        f"""Where {says}, no AQR reaches {_none(one, CLEAN)} clean and {_none(one, FAILURES)} over failures:
-
-{_with_changes(one)}
-"""
-        for one, says in courses
-    ]
-    return f"""## From a base that has never seen a sensor fail
-
-Most published detectors are trained with sensors that all work. A base trained so, on the same samples, reaches \
-{scores[CLEAN]:.3f} mAP,
-{scores[NO_LIDAR]:.3f} without LiDAR and {scores[NO_CAMERA]:.3f} without cameras. Fine-tuned from it as above:
-
-{chr(10).join(tables)}
-mAP points against no AQR with the same seed.
 """
 
 
@@ -188,8 +168,8 @@ Most of what stands in the street can be told by its shape; the [look-alikes](sy
 In a world without them cameras have little to add: the base, trained alike, reaches \
 {scores[CLEAN]:.3f} mAP, {scores[NO_LIDAR]:.3f} without LiDAR
 and {scores[NO_CAMERA]:.3f} without cameras ({plain.base_device}).
-The same arms, fine-tuned from it in the same way, against no AQR ({_none(plain, CLEAN)} clean,
-{_none(plain, FAILURES)} over failures):
+The same arms, fine-tuned from it in the same way, against no AQR ({none(plain, CLEAN)} clean,
+{none(plain, FAILURES)} over failures):
 
 {table_of_arms(plain, ("arm",), {arm: (arm,) for arm in plain.others})}
 
@@ -198,10 +178,11 @@ From `benchmarks/proof/results/{PLAIN_WORLD}`; `aqr synth` as it is does not mak
 """
 
 
-def _steps(comparison: Comparison) -> str:
-    return " or ".join(sorted({f"{run['effort']['steps']:,}" for run in comparison.runs}))
+def steps(comparison: Comparison) -> str:
+    """How many steps runs were trained for."""
+    return " or ".join(sorted({f"{taken:,}" for run in comparison.runs if (taken := run["effort"]["steps"])}))
 
 
-def _none(comparison: Comparison, figure: str, metric: str = "mAP") -> str:
+def none(comparison: Comparison, figure: str, metric: str = "mAP") -> str:
     """What the detector without AQR reaches."""
     return f"{comparison.mean(BASELINE, figure, metric):.3f}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from benchmarks.proof.base import BATCHES_PER_STEP
 from benchmarks.proof.collect import NO_CAMERA, NO_LIDAR, SENSORS
 from benchmarks.proof.compare import Comparison
@@ -13,8 +15,11 @@ from aqr.data.failures.catalogue import KINDS
 from aqr.taxonomy import CLASSES
 
 
-def method(comparison: Comparison, scratch: Comparison) -> str:
-    runs = [*comparison.runs, *scratch.runs, *([comparison.base] if comparison.base else [])]
+def method(courses: Sequence[Comparison]) -> str:
+    comparison = courses[0]
+    bases = [one.base for one in courses if one.base]
+    bases = [base for number, base in enumerate(bases) if base not in bases[:number]]
+    runs = [*(run for one in courses for run in one.runs), *bases]
     devices = sorted({run["device"] for run in runs})
     seconds = sum(run["effort"]["seconds"] for run in runs)
     cost = f"training took {seconds / 3600:.1f} hours summed over processes that shared GPUs ({', '.join(devices)})"
@@ -28,9 +33,9 @@ def method(comparison: Comparison, scratch: Comparison) -> str:
   on which no arm or setting is chosen and to which all figures below belong (only forms of the base were compared
   [there](training.md#the-small-detector-and-the-demo), in a world without look-alikes). One keyframe in {FULL.every} of
   the test split is scored, one in {FULL.pilot_every} of the pilot split.
-- **Failures in training**, the same for the base and for every arm: {LIDAR_DROPOUT:.0%} of the samples without LiDAR,
-  {CAMERA_DROPOUT:.0%} with black images, {OTHER_FAILURES:.1%} with each of the other [failures](failures.md) at a
-  severity drawn at random; {others:.0%} show none.
+- **Failures in training**, the same for the base and for every arm (but where a section says that no sensor fails):
+  {LIDAR_DROPOUT:.0%} of the samples without LiDAR, {CAMERA_DROPOUT:.0%} with black images, {OTHER_FAILURES:.1%} with
+  each of the other [failures](failures.md) at a severity drawn at random; {others:.0%} show none.
 - **Detector**: the small one of `aqr demo` (images 96 × 256 in cells of 8 pixels that say their depth, BEV 96 × 96, 225
   queries, 3 layers).
 - **Same data**: {FULL.cached_steps:,} batches of {FULL.batch_size} are made once and kept; a seed decides which of them
@@ -67,8 +72,9 @@ AP by class:
 """
 
 
-def again() -> str:
-    return """## Again
+def again(unrun: Sequence[str]) -> str:
+    """How to do it again; `unrun` are courses without results."""
+    return f"""## Again
 
 ```console
 python -m benchmarks.proof lease-base --out /tmp/raw --home home --seconds 480
@@ -76,7 +82,11 @@ python -m benchmarks.proof lease-arms --out /tmp/raw --home home --seconds 530
 python -m benchmarks.proof lease-scratch --out /tmp/raw --home home --parallel 6 --seconds 560
 python -m benchmarks.proof lease-base-intact --out /tmp/raw --home home --seconds 480
 python -m benchmarks.proof lease-late --out /tmp/raw --home home --seconds 530
+python -m benchmarks.proof lease-frozen --out /tmp/raw --home home --seconds 530
 python -m benchmarks.proof lease-never --out /tmp/raw --home home --seconds 530
+python -m benchmarks.proof lease-base-taught --out /tmp/raw --home home --seconds 480
+python -m benchmarks.proof lease-taught --out /tmp/raw --home home --seconds 530
+python -m benchmarks.proof lease-taught-late --out /tmp/raw --home home --seconds 530
 python -m benchmarks.proof oracle --out benchmarks/proof/results --severities 3
 python -m benchmarks.proof oracle --out benchmarks/proof/results --severities 3 --base home/base-intact.safetensors
 python -m benchmarks.proof collect --raw /tmp/raw --out benchmarks/proof/results
@@ -85,10 +95,12 @@ python -m benchmarks.proof report --out benchmarks/proof/results --page docs/pro
 
 The first makes world, batches and failing samples (about 45 GB in `/tmp/proof`, all cores) and trains the base; the
 second runs the arms of `benchmarks/proof/arms.py`, several at a time, until all are done or the time is over, and goes
-on where it is called again; the third trains some of them from random weights. The next three train a base whose
-sensors never fail, and arms from it, with failures and without. The stage `oracle` chooses sensors by the truth, in a
+on where it is called again; the third trains some of them from random weights. The next four train a base whose
+sensors never fail, and arms from it: with failures, AQR alone with failures, and without failures. The next three do
+the same from a base with queries that read one sensor alone. The stage `oracle` chooses sensors by the truth, in a
 world of its own and on CPUs; with `--seconds` it takes as many samples as it can. `--toy` does the same at a size for
 CPUs, where scores mean nothing. Run folders lie in `/tmp/raw/runs`:
 `aqr analyze /tmp/raw/runs/original-0 --baseline /tmp/raw/runs/none-0 --out report/`. `benchmarks/proof/data.py` says
 which scenes are `pilot` and which `test`.
+{f"Not run yet at full size: {', '.join(unrun)}." if unrun else ""}
 """

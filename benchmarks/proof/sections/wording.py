@@ -18,8 +18,12 @@ def interval(found: Difference | None) -> str:
     if found is None:
         return "–"
     if math.isnan(found.low):
-        return f"{points(found.value)} (one seed)"
+        return f"{points(found.value)} ± {100 * found.scenes:.2f} (one seed)"
     return f"{points(found.value)} [{points(found.low)}, {points(found.high)}]"
+
+
+def count_of_seeds(count: int) -> str:
+    return {1: "one seed", 2: "two seeds", 3: "three seeds"}.get(count, f"{count} seeds")
 
 
 def reached(is_so: bool) -> str:

@@ -28,7 +28,9 @@ GATES = ("lidar_gate", "camera_gate")
 METRICS = ("mAP", "NDS", "mATE", "mASE", "mAOE", "mAVE", "mAAE")
 CLASS_METRICS = ("AP", "ATE", "ASE", "AOE", "AVE", "AAE")
 
-Kind = Literal["mmcv text log", "mmengine text log", "JSON log", "TensorBoard events", "run folder", "unknown"]
+Kind = Literal[
+    "mmcv text log", "mmengine text log", "JSON log", "TensorBoard events", "run folder", "evaluation", "unknown"
+]
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,11 @@ class Section:
     rows: list[Row] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
+    def as_dict(self) -> dict[str, Any]:
+        """What a JSON file holds of it."""
+        rows = [{**asdict(row), "reached": row.reached} for row in self.rows]
+        return {"title": self.title, "rows": rows, "remarks": self.remarks}
+
 
 class Results:
     """Sections as they come, printed at once and kept in a JSON file.
@@ -107,14 +112,7 @@ class Results:
 
     def as_dict(self) -> dict[str, Any]:
         """What the JSON file holds."""
-        sections = {
-            name: {
-                "title": section.title,
-                "rows": [{**asdict(row), "reached": row.reached} for row in section.rows],
-                "remarks": section.remarks,
-            }
-            for name, section in self.sections.items()
-        }
+        sections = {name: section.as_dict() for name, section in self.sections.items()}
         return {**self.about, "sections": sections, "not_measured": self.not_measured}
 
     def _write(self) -> None:

@@ -6,7 +6,7 @@ import gc
 import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +33,13 @@ class Timing:
     low: float
     high: float
     runs: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Timing:
+        """Summary of the milliseconds of single runs."""
+        ordered = sorted(values)
+        last = len(ordered) - 1
+        return cls(statistics.median(ordered), ordered[round(0.1 * last)], ordered[round(0.9 * last)], len(ordered))
 
 
 class Clock:
@@ -82,7 +89,7 @@ class Clock:
                 if name in found:
                     found[name].append(self._between(before, after))
             found["whole"].append(self._between(marks[0][1], marks[-1][1]))
-        return {name: _summary(values) for name, values in found.items()}
+        return {name: Timing.of(values) for name, values in found.items()}
 
     def _run(self, operation: Callable[[Callable[[str], None]], object]) -> list[tuple[str, float | torch.cuda.Event]]:
         if self._flush is not None:
@@ -178,9 +185,3 @@ def measure_rates(clock: Clock) -> Rates:
     out: Tensor = torch.empty_like(left)
     multiplied = clock.time(lambda: torch.matmul(left, right, out=out)).median
     return Rates(2 * source.nbytes / (copied * 1e-3), 2 * size**3 / (multiplied * 1e-3))
-
-
-def _summary(values: list[float]) -> Timing:
-    ordered = sorted(values)
-    last = len(ordered) - 1
-    return Timing(statistics.median(ordered), ordered[round(0.1 * last)], ordered[round(0.9 * last)], len(ordered))

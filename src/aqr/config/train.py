@@ -20,6 +20,8 @@ class Train(Section):
     warmup_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.4
     lr_mult: dict[str, NonNegative] = Field(default={"image_encoder.backbone": 0.01, "image_encoder.neck": 0.1})
     """Learning-rate factor by parameter-name prefix in the detector; the longest matching prefix counts."""
+    only: tuple[str, ...] = ()
+    """Parameter-name prefixes of what is trained, such as `aqr`; all else stays as it is. Empty trains everything."""
     weight_decay: NonNegative = 0.01
     grad_clip: Positive = 35.0
     precision: Annotated[Literal["32", "bf16", "16"], BeforeValidator(str)] = "bf16"

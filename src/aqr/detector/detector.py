@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from aqr.detector.position import BevEmbedding, inverse
 from aqr.detector.solo import solo_log_weights, solo_losses, solo_mask, solo_parts
 from aqr.detector.transfer import host_like, on_its_way
 from aqr.detector.wrapping import Wrap, as_it_is
+from aqr.errors import InputError
 from aqr.modulation import AQRModulation, AQROutput, AttentionRouting
 
 
@@ -256,6 +257,33 @@ class Detector(nn.Module):
             finite=inputs.points.isfinite().all(),
         )
 
+    def train_only(self, prefixes: Sequence[str]) -> None:
+        """Train what lies under some names and leave all else as it is, running statistics of batch norms included.
+
+        Args:
+            prefixes: of parameter names, whole parts of them: `aqr`, or `decoder.layers`.
+
+        Raises:
+            InputError: where no parameter lies under a prefix.
+        """
+        names = [name for name, _ in self.named_parameters()]
+        for prefix in prefixes:
+            if not any(_lies_under(name, prefix) for name in names):
+                parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
+                raise InputError(f"train.only: no parameter of this detector lies under {prefix!r}; it has {parts}")
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(any(_lies_under(name, prefix) for prefix in prefixes))
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Detector:
+        """As in PyTorch, but parts none of whose parameters is trained stay in evaluation."""
+        super().train(mode)
+        for part in [*self.modules()][1:]:
+            parameters = list(part.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
+                part.eval()
+        return self
+
     @property
     def has_fixed_shapes(self) -> bool:
         """Whether a CUDA graph can hold a training step: no shape depends on the points, no setting of AQR moves."""
@@ -424,3 +452,7 @@ class Detector(nn.Module):
         """
         last = output.queries
         return decode(last.logits[-1], last.codes[-1], self.pc_range, self.settings.max_detections, self.center_range)
+
+
+def _lies_under(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(f"{prefix}.")

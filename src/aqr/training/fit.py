@@ -133,12 +133,19 @@ def train(
 
 def _module(config: Config, checkpoint: Checkpoint | None) -> tuple[TrainingModule, list[str]]:
     """The module to train, and what to tell the user about its weights."""
+    if config.train.only and config.train.init_from is None and checkpoint is None:
+        raise InputError(
+            f"train.only={list(config.train.only)} would leave the rest of the detector at random weights; "
+            "name the checkpoint to start from with train.init_from"
+        )
     torch.manual_seed(config.seed)
+    detector = Detector(config if checkpoint is None else without_pretrained(config))
+    if config.train.only:
+        detector.train_only(config.train.only)
+    module = TrainingModule(config, detector)
     if checkpoint is not None:
-        module = TrainingModule(config, Detector(without_pretrained(config)))
         module.restore(checkpoint)
         return module, [f"resuming after step {checkpoint.step}"]
-    module = TrainingModule(config, Detector(config))
     if config.train.init_from is None:
         return module, []
     report = load_weights(module.detector, config.train.init_from)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,24 @@ from aqr.analysis.run import GATES, GROUPS, WEIGHTS, ClassResult, Evaluation, Ru
 
 def is_run_folder(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("metrics.jsonl", "aqr_stats.jsonl"))
+
+
+def is_evaluation(folder: Path) -> bool:
+    """Whether `aqr eval` wrote there, or another program the devkit's metrics under that name.
+
+    Scores of a run under a sensor failure, `eval/<split>-<failure>`, are no word on the run.
+    """
+    resolved = folder.resolve()
+    if resolved.parent.name == "eval" and "-" in resolved.name:
+        return False
+    return _evaluation(folder / "metrics.json", []) is not None
+
+
+def read_evaluation(folder: Path) -> Run:
+    """Scores of a detector of whose training nothing is known."""
+    evaluation = _evaluation(folder / "metrics.json", [])
+    name = folder.resolve().name
+    return Run(name, folder, "evaluation", evaluations=() if evaluation is None else (replace(evaluation, split=None),))
 
 
 def read_run_folder(folder: Path) -> Run:
@@ -102,7 +121,8 @@ def _evaluation(path: Path, notes: list[Message]) -> Evaluation | None:
     if not isinstance(summary, dict):
         notes.append(text("{path} is not valid JSON and is left out.", path=str(path)))
         return None
-    return evaluation_of_summary(summary, path.parent.name)
+    found = evaluation_of_summary(summary, path.parent.name)
+    return found if found.figures else None
 
 
 def _settings(path: Path, notes: list[Message]) -> dict[str, Setting]:

@@ -106,6 +106,10 @@ def config_settings(config: Mapping[str, Any]) -> dict[str, Setting]:
             value = value.get(part) if isinstance(value, Mapping) else None
         if isinstance(value, str | int | float | bool):
             out[name] = Setting(value, "config")
+    train = config.get("train")
+    only = train.get("only") if isinstance(train, Mapping) else None
+    if isinstance(only, list) and only:
+        out["only"] = Setting(", ".join(map(str, only)), "config")
     if "target" in out and out["target"].value == "attention":
         out = {name: one for name, one in out.items() if name not in _FEATURES_ALONE}
     return out

@@ -10,7 +10,7 @@ from typing import Final
 from aqr.analysis.formula import with_measured_settings
 from aqr.analysis.language import Message, text
 from aqr.analysis.readers.json_log import looks_like_json_log, read_json_log
-from aqr.analysis.readers.run_folder import is_run_folder, read_run_folder
+from aqr.analysis.readers.run_folder import is_evaluation, is_run_folder, read_evaluation, read_run_folder
 from aqr.analysis.readers.settings import settings_in_name
 from aqr.analysis.readers.tensorboard import is_event_file, read_events
 from aqr.analysis.readers.text_log import read_text_log
@@ -29,7 +29,7 @@ def read_run(path: str | Path) -> Run:
 
     Args:
         path: mmcv 1.x or mmengine text log, their JSON log, TensorBoard event file (each also gzipped), a run folder
-            of `aqr train`, or a folder in which one of these is found.
+            of `aqr train`, the folder of an evaluation by `aqr eval`, or a folder in which a log is found.
 
     Raises:
         InputError: where nothing is there, or nothing in it is a training log.
@@ -49,6 +49,8 @@ def read_run(path: str | Path) -> Run:
 def _read_folder(folder: Path) -> Run:
     if is_run_folder(folder):
         return read_run_folder(folder)
+    if is_evaluation(folder):
+        return read_evaluation(folder)
     files = sorted(
         path for depth in range(1, _DEPTH + 1) for path in folder.glob("/".join("*" * depth)) if path.is_file()
     )
