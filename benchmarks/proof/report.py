@@ -36,6 +36,8 @@ def write_report(results: Path, page: Path) -> None:
         draw_differences(comparison, chosen, page.with_name(f"{page.stem}-arms.png"))
         draw_failures(comparison, page.with_name(f"{page.stem}-failures.png"))
         draw_weights(shown_weights(comparison, chosen), page.with_name(f"{page.stem}-weights.png"))
+        draw_weights(frozen.weights, page.with_name(f"{page.stem}-frozen.png"))
+        draw_weights(alone.weights, page.with_name(f"{page.stem}-taught.png"))
         sections += [arms(comparison, chosen), failures(comparison, chosen), headroom(comparison), faults(comparison)]
         sections += [weights(comparison, chosen), intact(comparison, late, frozen, never), taught(alone, taught_late)]
         sections += [scratch(fresh), plain_world(plain), repeated(comparison, first)]

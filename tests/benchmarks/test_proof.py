@@ -488,5 +488,5 @@ def test_from_base_to_page(place: Place) -> None:
     assert comparison.errors(BASELINE).keys() >= {"trans_err", "vel_err"}
     assert not any("step_time_s" in path.read_text() for path in (place.out / "runs").glob("*/metrics.jsonl"))
     pictures = {path.name for path in page.parent.glob("*.png")}
-    assert pictures == {"proof-arms.png", "proof-failures.png", "proof-weights.png"}
+    assert pictures == {f"proof-{kind}.png" for kind in ("arms", "failures", "weights", "frozen", "taught")}
     assert all(f"]({name})" in text for name in pictures)

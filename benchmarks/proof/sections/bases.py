@@ -51,7 +51,7 @@ mAP points against no AQR with the same seed.
 {leaning_table(late)}
 """)
     if _ran(frozen):
-        parts.append(_alone(frozen, late, "AQR trained by itself"))
+        parts.append(_alone(frozen, late, "AQR trained by itself", "proof-frozen.png"))
     if _ran(never):
         parts.append(f"""### Fine-tuned without failures
 
@@ -76,7 +76,7 @@ Trained without failures, but with queries that read one sensor alone (`detector
 """
     ]
     if _ran(alone):
-        parts.append(_alone(alone, late, "AQR trained by itself in it"))
+        parts.append(_alone(alone, late, "AQR trained by itself in it", "proof-taught.png"))
     if _ran(late):
         parts.append(f"""### All its weights fine-tuned with failures
 
@@ -118,8 +118,11 @@ def _base_steps(comparison: Comparison) -> str:
     return f"{comparison.base['effort']['steps']:,}"
 
 
-def _alone(frozen: Comparison, late: Comparison, title: str) -> str:
+def _alone(frozen: Comparison, late: Comparison, title: str, picture: str) -> str:
     """AQR trained in a detector that stays as it is, beside what fine-tuning all of it gives."""
+    shown = (
+        f"\n![LiDAR and camera weights by failure, distance, class and light]({picture})\n" if frozen.weights else ""
+    )
     of_aqr = sorted({run["trained"] for run in frozen.runs if run["trained"]})
     stay = next(run["parameters"] for run in frozen.runs if run["arm"] == BASELINE)
     return f"""### {title}
@@ -135,7 +138,7 @@ mAP points against the base; ± is for other scenes alone where there is one see
 {_by_failure(frozen, late)}
 
 {leaning_table(frozen)}
-
+{shown}
 The decoder is frozen too and cannot learn to read past a weight: here levels count as well.
 {_worth(frozen, late)}"""
 
