@@ -40,7 +40,9 @@ def main() -> int:
     parser.add_argument("--page", type=Path, default=Path("docs/adaptive.md"), help="report: where the results go")
     options = parser.parse_args()
     if options.stage in ("work", "lease") and (options.base is None or not options.base.is_file()):
-        parser.error(f"--base {options.base}: is no file; give the weights that `benchmarks.proof lease-base` made")
+        parser.error(
+            f"--base {options.base}: is no file; give the weights that `benchmarks.proof lease --of base` made"
+        )
     if options.stage == "collect" and options.raw is None:
         parser.error("--raw: name the folder that the archive was unpacked into")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)

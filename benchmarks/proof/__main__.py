@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shutil
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks.proof.base import base_folder
-from benchmarks.proof.lease import Stage, bring_home, make_data, run_all, start_data
-from benchmarks.proof.plan import BASE, BASES, COURSES, FULL, SHIPPED_BASE, TOY, Course, Place
+from benchmarks.proof.base import base_folder, weights_of
+from benchmarks.proof.lease import bring_home, run_everything
+from benchmarks.proof.plan import BASE, BASES, COURSES, FULL, SHIPPED_BASE, TOY, Place
 
 from aqr.training.run_folder import RunFolder
 
-SCORING_SECONDS: Final = 30.0
-"""Kept of a lease for starting a process and for scoring a detector."""
 PACKING_SECONDS: Final = 15.0
-STARTING_SECONDS: Final = 25.0
-
-LEASE: Final = "lease-"
-"""Before the name of a base or of a course: its data and its training, in a given time."""
+"""Kept of a lease for what is brought home."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.proof")
     trained = (*BASES, *COURSES)
-    parser.add_argument(
-        "stage", choices=("data", *trained, *(LEASE + name for name in trained), "collect", "oracle", "report")
-    )
+    parser.add_argument("stage", choices=("data", *trained, "runs", "lease", "collect", "oracle", "report"))
     parser.add_argument(
         "--work", type=Path, default=Path("/tmp/proof"), help="synthetic world and caches (about 45 GB)"
     )
@@ -39,7 +31,10 @@ def main() -> int:
     parser.add_argument("--toy", action="store_true", help="a size that a CPU can do in minutes")
     parser.add_argument("--base-steps", type=int, default=None, help="steps from random weights")
     parser.add_argument("--arm-steps", type=int, default=None, help="steps of fine-tuning")
-    parser.add_argument("--of", choices=trained, nargs="+", default=[BASE], help="data: what they are for, first first")
+    parser.add_argument(
+        "--of", choices=trained, nargs="+", default=[BASE], help="data, runs, lease: bases, courses, most wanted first"
+    )
+    parser.add_argument("--await", dest="awaited", choices=BASES, nargs="*", default=[], help="runs: bases in training")
     parser.add_argument("--workers", type=int, default=None, help="processes of the stages data and oracle")
     parser.add_argument("--seed", type=int, default=0, help="of a base")
     parser.add_argument("--arms", default="", help="arms to run, by default all")
@@ -54,16 +49,14 @@ def main() -> int:
     )
     parser.add_argument("--raw", type=Path, default=None, help="collect: the folder that was --out of the runs")
     parser.add_argument("--page", type=Path, default=Path("docs/proof.md"), help="report: where to write")
-    parser.add_argument(
-        "--parallel", type=int, default=7, help="lease-arms and its like: processes, which take turns at the GPUs"
-    )
+    parser.add_argument("--parallel", type=int, default=5, help="lease: processes that take turns at a GPU")
     parser.add_argument(
         "--seconds", type=float, default=None, help="bases: for training; oracle: for answers; others: for everything"
     )
-    parser.add_argument("--home", type=Path, default=None, help="lease-*: folder for the few files to bring home")
+    parser.add_argument("--home", type=Path, default=None, help="lease: folder for the few files to bring home")
     arguments = parser.parse_args()
     stage: str = arguments.stage
-    if arguments.seconds is None and (stage in COURSES or stage.startswith(LEASE)):
+    if arguments.seconds is None and stage in (*COURSES, "runs", "lease"):
         parser.error("--seconds: say how long the stage may take")
     if stage == "collect" and arguments.raw is None:
         parser.error("--raw: name the folder that was --out of the runs")
@@ -95,7 +88,16 @@ def main() -> int:
 
         course = COURSES[stage]
         only = arguments.arms.split(",") if arguments.arms else None
-        work(place, course, _weights(place, course, arguments.base), only, arguments.seconds)
+        weights = None if course.base is None else arguments.base or weights_of(place, course.base)
+        work(place, course, weights, only, arguments.seconds)
+    elif stage == "runs":
+        from benchmarks.proof.finetune import work_through
+
+        work_through(place, [COURSES[name] for name in arguments.of], arguments.seconds, arguments.awaited)
+    elif stage == "lease":
+        deadline = time.monotonic() + arguments.seconds - PACKING_SECONDS
+        run_everything(place, arguments.toy, arguments.of, arguments.parallel, deadline)
+        bring_home(place, arguments.home or place.work / "home", "lease")
     elif stage == "collect":
         from benchmarks.proof.collect import collect
 
@@ -106,47 +108,11 @@ def main() -> int:
         ours = RunFolder(base_folder(place, BASE)).final_weights if arguments.toy else SHIPPED_BASE
         oracle = Oracle(place, arguments.base or ours, tuple(arguments.severities))
         run_oracle(oracle, arguments.seconds, arguments.workers)
-    elif stage == "report":
+    else:
         from benchmarks.proof.report import write_report
 
         write_report(arguments.out, arguments.page)
-    elif stage.removeprefix(LEASE) in BASES:
-        lease_base(place, arguments, stage.removeprefix(LEASE))
-    else:
-        lease_runs(place, arguments, COURSES[stage.removeprefix(LEASE)])
     return 0
-
-
-def _weights(place: Place, course: Course, given: Path | None) -> Path | None:
-    if course.base is None:
-        return None
-    return given or RunFolder(base_folder(place, course.base)).final_weights
-
-
-def lease_base(place: Place, arguments: argparse.Namespace, base: str) -> None:
-    """Data, then a base for what is left of the time."""
-    begin = time.monotonic()
-    deadline = begin + arguments.seconds
-    data = start_data(place, arguments.toy, deadline, base)
-    left = deadline - time.monotonic() - SCORING_SECONDS
-    run_all([Stage(base, (base, "--seconds", f"{left:.0f}"))], place, arguments.toy, 1, deadline)
-    if data.poll() is None:
-        data.kill()
-    bring_home(place, arguments.home or place.work / "home", base)
-
-
-def lease_runs(place: Place, arguments: argparse.Namespace, course: Course) -> None:
-    """Data where they are missing, then arms in several processes for what is left of the time."""
-    deadline = time.monotonic() + arguments.seconds
-    make_data(place, arguments.toy, deadline, course)
-    shutil.rmtree(place.work / "claims" / course.name, ignore_errors=True)
-    left = deadline - time.monotonic() - STARTING_SECONDS - PACKING_SECONDS
-    command: tuple[str, ...] = (course.name, "--arms", arguments.arms, "--seconds", f"{left:.0f}")
-    if arguments.base is not None:
-        command += ("--base", str(arguments.base))
-    stages = [Stage(f"{course.name}-{number}", command) for number in range(arguments.parallel)]
-    run_all(stages, place, arguments.toy, len(stages), deadline - PACKING_SECONDS)
-    bring_home(place, arguments.home or place.work / "home", course.name)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 from benchmarks.proof.arms import BASELINE, build
 from benchmarks.proof.batches import base_order, stream, together
 from benchmarks.proof.conditions import Split, score
-from benchmarks.proof.plan import BASE, BASES, PILOT, TEST, Place, config, name_of
+from benchmarks.proof.plan import BASE, BASES, INTACT_BASE, PILOT, SHIPPED_BASE, TEST, Place, config, name_of
 from benchmarks.proof.training import fit
 
 from aqr.data.failures.catalogue import Failure
@@ -27,6 +27,12 @@ LR_PEAK: Final = 5.0
 WARMUP: Final = 0.12
 BATCHES_PER_STEP: Final = 3
 """Cached batches that make a step; a GPU hardly needs longer for several than for one."""
+
+SHIPPED: Final = {
+    BASE: SHIPPED_BASE,
+    INTACT_BASE: Path(__file__).parent / "results" / "base-intact.safetensors",
+}
+"""The weights that the figures in the repository are of."""
 
 KEY_CONDITIONS: Final = [None, Failure("lidar_drop", 3), Failure("missing_camera", 3), Failure("limited_fov", 2)]
 
@@ -85,6 +91,14 @@ def train_base(place: Place, seconds: float | None, seed: int = 0, name: str = B
 def base_folder(place: Place, name: str = BASE) -> Path:
     """Its run folder."""
     return place.out / "runs" / name
+
+
+def weights_of(place: Place, name: str, here: bool = False) -> Path | None:
+    """A base's weights: those that were trained here, else, unless only such will do, those of the repository."""
+    trained = RunFolder(base_folder(place, name)).final_weights
+    if trained.exists():
+        return trained
+    return None if here or place.scale.small else SHIPPED.get(name)
 
 
 def name_of_device(device: torch.device) -> str:

@@ -87,6 +87,11 @@ def chunk_path(place: Place, split: str, condition: Failure | None, number: int)
     return place.cache(split) / name_of(condition) / f"{number:03d}.pt"
 
 
+def complete(place: Place, split: str) -> Path:
+    """A file that is there once all files of a split are that were asked for."""
+    return place.cache(split) / "complete"
+
+
 def chunks(count: int, size: int) -> list[range]:
     return [range(first, min(first + size, count)) for first in range(0, count, size)]
 
@@ -187,4 +192,5 @@ def make_data(place: Place, steps: Mapping[str, Collection[int]], workers: int |
         for job, _ in zip(jobs, pool.imap(_make, jobs), strict=True):
             done[job.split] += 1
             if done[job.split] == total[job.split]:
+                complete(place, job.split).touch()
                 log.info("%s: %d files after %.0f s", job.split, total[job.split], time.perf_counter() - begin)

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,7 @@ import torch
 from benchmarks.proof.arms import ARMS, Arm, build, schedule
 from benchmarks.proof.base import LR as BASE_LR
 from benchmarks.proof.base import LR_PEAK as BASE_LR_PEAK
-from benchmarks.proof.base import name_of_device
+from benchmarks.proof.base import name_of_device, weights_of
 from benchmarks.proof.batches import arm_order, stream, together
 from benchmarks.proof.conditions import Split, score
 from benchmarks.proof.plan import FROM_BASE, PILOT, TEST, Course, Place, config
@@ -163,6 +164,30 @@ def _lr_mult(arm: Arm, scratch: bool) -> dict[str, float]:
     gate = SCRATCH_GATE_LR if scratch else GATE_LR
     gates = {"aqr.lidar_gate": gate, "aqr.camera_gate": gate} if arm.aqr.get("modulator", {}).get("gate", False) else {}
     return gates if scratch else {"aqr": arm.router_lr} | gates
+
+
+def work_through(place: Place, courses: Sequence[Course], seconds: float, awaited: Collection[str] = ()) -> None:
+    """Take the runs of several courses, in order, each as soon as the base that it starts from is there.
+
+    Args:
+        place: where the caches lie.
+        courses: most wanted first.
+        seconds: from now.
+        awaited: bases that are in training here, so that those of the repository will not do.
+    """
+    end = time.monotonic() + seconds
+    waiting = list(courses)
+
+    def start(course: Course) -> Path | None:
+        return None if course.base is None else weights_of(place, course.base, course.base in awaited)
+
+    while waiting and (left := end - time.monotonic()) > 0:
+        course = next((one for one in waiting if one.base is None or start(one) is not None), None)
+        if course is None:
+            time.sleep(1.0)
+            continue
+        waiting.remove(course)
+        work(place, course, start(course), None, left)
 
 
 def work(place: Place, course: Course, base: Path | None, only: list[str] | None, seconds: float) -> None:

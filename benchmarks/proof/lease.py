@@ -10,18 +10,25 @@ import sys
 import tarfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Final
 
 import torch
+from benchmarks.proof.base import weights_of
 from benchmarks.proof.batches import step_path
-from benchmarks.proof.plan import BASE, BASES, Course, Place
+from benchmarks.proof.data import complete
+from benchmarks.proof.plan import BASE, BASES, COURSES, PILOT, TEST, Place
 
 log = logging.getLogger(__name__)
 
 LARGEST_FILE: Final = 16 * 2**20
+BASE_SECONDS: Final = 285.0
+"""For the training of a base, where others want to run as well."""
+SCORING_SECONDS: Final = 30.0
+"""Kept for starting a process and for scoring a detector."""
 
 _started = count()
 
@@ -39,14 +46,14 @@ class Stage:
     arguments: tuple[str, ...]
 
 
-def start(stage: Stage, place: Place, toy: bool) -> subprocess.Popen[bytes]:
-    """Run a stage in the background; what it says goes to logs/NAME.log."""
+def start(stage: Stage, place: Place, toy: bool, gpu: int | None = None) -> subprocess.Popen[bytes]:
+    """Run a stage in the background, on one GPU or on the next in turn; what it says goes to logs/NAME.log."""
     logs = place.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "benchmarks.proof", *stage.arguments]
     command += ["--work", str(place.work), "--out", str(place.out), *(["--toy"] if toy else [])]
     command += ["--base-steps", str(place.scale.base_steps), "--arm-steps", str(place.scale.arm_steps)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | one_gpu(next(_started))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | one_gpu(next(_started) if gpu is None else gpu)
     with (logs / f"{stage.name}.log").open("ab") as file:
         return subprocess.Popen(command, stdout=file, stderr=file, env=environment)
 
@@ -72,47 +79,60 @@ def start_data(place: Place, toy: bool, deadline: float, base: str = BASE) -> su
     return data
 
 
-def make_data(place: Place, toy: bool, deadline: float, course: Course) -> None:
-    """Make the data that the runs of a course need.
+def run_everything(place: Place, toy: bool, wanted: Sequence[str], parallel: int, deadline: float) -> None:
+    """Data, bases that are not there yet, and the runs of several courses, on all GPUs.
 
-    Raises:
-        RuntimeError: where that failed, or took too long.
-    """
-    if run_all([Stage("data", ("data", "--of", course.name))], place, toy, 1, deadline) != ["data"]:
-        raise RuntimeError(f"no data; see {place.out / 'logs' / 'data.log'}")
-
-
-def run_all(stages: Sequence[Stage], place: Place, toy: bool, parallel: int, deadline: float) -> list[str]:
-    """Run stages in order, some of them at a time, until all are done or the time is over.
+    A base has a GPU for itself. On other GPUs, and after the base on its own, processes take runs of those courses
+    whose base is there.
 
     Args:
-        stages: most important first.
         place: of the experiment.
         toy: whether stages work at toy size.
-        parallel: processes at a time.
+        wanted: names of bases and courses, most wanted first.
+        parallel: processes per GPU.
         deadline: by `time.monotonic`; what runs then is ended.
 
-    Returns:
-        names of the stages that ended well.
+    Raises:
+        RuntimeError: where making data failed, or took too long.
     """
-    waiting, running, done = list(stages), dict[str, subprocess.Popen[bytes]](), list[str]()
-    while waiting or running:
-        while waiting and len(running) < parallel and time.monotonic() < deadline:
-            stage = waiting.pop(0)
-            running[stage.name] = start(stage, place, toy)
-        for name, process in list(running.items()):
-            code = process.poll()
-            if code is not None:
-                del running[name]
-                log.info("%s ended with code %d", name, code)
-                done += [name] if code == 0 else []
-        if time.monotonic() >= deadline:
-            log.warning("out of time: %s ended, %s not begun", sorted(running), [stage.name for stage in waiting])
-            for process in running.values():
+    data = start(Stage("data", ("data", "--of", *wanted)), place, toy)
+    gpus = max(torch.cuda.device_count(), 1)
+    bases = [name for name in wanted if name in BASES and weights_of(place, name, here=True) is None]
+    courses = [name for name in wanted if name in COURSES]
+    shutil.rmtree(place.work / "claims", ignore_errors=True)
+
+    def wait_for(*paths: Path) -> None:
+        while not all(path.exists() for path in paths):
+            if data.poll() not in (None, 0) or time.monotonic() > deadline:
+                raise RuntimeError(f"no data; see {place.out / 'logs' / 'data.log'}")
+            time.sleep(0.2)
+
+    def finish(*processes: subprocess.Popen[bytes]) -> None:
+        for process in processes:
+            try:
+                process.wait(max(deadline - time.monotonic(), 0.0))
+            except subprocess.TimeoutExpired:
+                log.warning("out of time: a process is ended")
                 process.kill()
-            break
-        time.sleep(0.2)
-    return done
+
+    def use(gpu: int) -> None:
+        for name in bases[gpu::gpus]:
+            wait_for(step_path(place.cache(BASES[name].batches), 0))
+            left = deadline - time.monotonic() - SCORING_SECONDS
+            seconds = min(BASE_SECONDS, left) if courses else left
+            finish(start(Stage(name, (name, "--seconds", f"{seconds:.0f}")), place, toy, gpu))
+        if not courses:
+            return
+        wait_for(*(complete(place, split) for split in (PILOT, TEST)))
+        seconds = deadline - time.monotonic() - SCORING_SECONDS
+        command = ("runs", "--of", *courses, "--seconds", f"{seconds:.0f}", "--await", *bases)
+        finish(*(start(Stage(f"runs-{gpu}-{number}", command), place, toy, gpu) for number in range(parallel)))
+
+    try:
+        with ThreadPoolExecutor(gpus) as pool:
+            list(pool.map(use, range(gpus)))
+    finally:
+        data.kill()
 
 
 def bring_home(place: Place, target: Path, name: str) -> None:

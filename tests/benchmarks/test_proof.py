@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,16 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.proof import finetune
 from benchmarks.proof.arms import ARMS, BASELINE, RUN, build, schedule
-from benchmarks.proof.base import base_folder, train_base
+from benchmarks.proof.base import SHIPPED, base_folder, train_base, weights_of
 from benchmarks.proof.batches import POINT_STEP, arm_order, base_order, load, pack, step_path, stream, unpack
 from benchmarks.proof.collect import collect
 from benchmarks.proof.compare import Comparison
 from benchmarks.proof.conditions import Split
-from benchmarks.proof.data import _Maker, rows_of
+from benchmarks.proof.data import _Maker, complete, rows_of
 from benchmarks.proof.figures import CLEAN, FAILURES, Spread, difference, figures, figures_of, spread
 from benchmarks.proof.finetune import batches, order, run_arm
+from benchmarks.proof.lease import run_everything
 from benchmarks.proof.plan import (
+    BASE,
     BASES,
     COURSES,
     FIRST_RUN,
@@ -421,6 +425,45 @@ def test_emptied_maps_are_counted_run_by_run() -> None:
     ]
     assert collapsed(Comparison(runs, {}, {}, {})).startswith("In 1 of 2 runs of `sigmoid` the map of one sensor")
     assert collapsed(Comparison(runs[:1], {}, {}, {})) == ""
+
+
+def test_a_base_in_training_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = dataclasses.replace(place, scale=dataclasses.replace(place.scale, small=False), out=place.work / "waited")
+    assert {name: weights_of(full, name) for name in BASES} == {**SHIPPED, TAUGHT_BASE: None}
+    done: list[tuple[str, Path | None]] = []
+    monkeypatch.setattr(finetune, "work", lambda place, course, base, only, left: done.append((course.name, base)))
+    ours = RunFolder(base_folder(full, INTACT_BASE)).final_weights
+
+    def sleep(seconds: float) -> None:
+        ours.parent.mkdir(parents=True)
+        ours.touch()
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    finetune.work_through(full, [LATE, FROM_BASE, SCRATCH], 60.0, awaited=[INTACT_BASE])
+    assert done == [("arms", SHIPPED[BASE]), ("scratch", None), ("late", ours)]
+
+
+def test_a_lease_trains_a_base_and_then_runs_its_courses(place: Place, tmp_path: Path) -> None:
+    """The stages themselves are replaced by a script that says how it was called."""
+    script = tmp_path / "benchmarks" / "proof" / "__main__.py"
+    script.parent.mkdir(parents=True)
+    script.write_text(
+        "import sys, pathlib\n"
+        "a = sys.argv\n"
+        f"said = pathlib.Path({str(tmp_path / 'said')!r})\n"
+        "said.open('a').write(' '.join(a[1:a.index('--work')]) + '\\n')\n"
+    )
+    here = dataclasses.replace(place, out=tmp_path / "out")
+    for split in (PILOT, TEST):
+        complete(here, split).parent.mkdir(parents=True, exist_ok=True)
+        complete(here, split).touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        run_everything(here, True, [INTACT_BASE, "late", "frozen"], 2, time.monotonic() + 60)
+    said = [line.split(" --seconds")[0] for line in (tmp_path / "said").read_text().splitlines()]
+    assert sorted(said[:2]) == ["base-intact", "data --of base-intact late frozen"]
+    assert said[2:] == ["runs --of late frozen"] * 2
 
 
 def test_from_base_to_page(place: Place) -> None:

@@ -77,29 +77,22 @@ def again(unrun: Sequence[str]) -> str:
     return f"""## Again
 
 ```console
-python -m benchmarks.proof lease-base --out /tmp/raw --home home --seconds 480
-python -m benchmarks.proof lease-arms --out /tmp/raw --home home --seconds 530
-python -m benchmarks.proof lease-scratch --out /tmp/raw --home home --parallel 6 --seconds 560
-python -m benchmarks.proof lease-base-intact --out /tmp/raw --home home --seconds 480
-python -m benchmarks.proof lease-late --out /tmp/raw --home home --seconds 530
-python -m benchmarks.proof lease-frozen --out /tmp/raw --home home --seconds 530
-python -m benchmarks.proof lease-never --out /tmp/raw --home home --seconds 530
-python -m benchmarks.proof lease-base-taught --out /tmp/raw --home home --seconds 480
-python -m benchmarks.proof lease-taught --out /tmp/raw --home home --seconds 530
-python -m benchmarks.proof lease-taught-late --out /tmp/raw --home home --seconds 530
+python -m benchmarks.proof lease --of base base-intact --out /tmp/raw --home home --seconds 480
+python -m benchmarks.proof lease --of arms late frozen never --out /tmp/raw --home home --seconds 1500
+python -m benchmarks.proof lease --of base-taught taught taught-late --out /tmp/raw --home home --seconds 900
+python -m benchmarks.proof lease --of scratch --out /tmp/raw --home home --parallel 3 --seconds 560
 python -m benchmarks.proof oracle --out benchmarks/proof/results --severities 3
 python -m benchmarks.proof oracle --out benchmarks/proof/results --severities 3 --base home/base-intact.safetensors
 python -m benchmarks.proof collect --raw /tmp/raw --out benchmarks/proof/results
 python -m benchmarks.proof report --out benchmarks/proof/results --page docs/proof.md
 ```
 
-The first makes world, batches and failing samples (about 45 GB in `/tmp/proof`, all cores) and trains the base; the
-second runs the arms of `benchmarks/proof/arms.py`, several at a time, until all are done or the time is over, and goes
-on where it is called again; the third trains some of them from random weights. The next four train a base whose
-sensors never fail, and arms from it: with failures, AQR alone with failures, and without failures. The next three do
-the same from a base with queries that read one sensor alone. The stage `oracle` chooses sensors by the truth, in a
-world of its own and on CPUs; with `--seconds` it takes as many samples as it can. `--toy` does the same at a size for
-CPUs, where scores mean nothing. Run folders lie in `/tmp/raw/runs`:
+The first makes world, batches and failing samples (about 45 GB in `/tmp/proof`, all cores) and trains two bases, each
+on a GPU of its own; without it the others start from the bases in the repository, which the figures here are of. The
+second runs the arms of `benchmarks/proof/arms.py` on all GPUs, several at a time; those of `late`, `frozen` and `never`
+start from the base whose sensors never fail. The third trains a base with queries that read one sensor alone, and arms
+from it; the fourth trains arms from random weights. Each goes on where it is called again, until all is done or the
+time is over. `--toy` does the same at a size for CPUs, where scores mean nothing. Run folders lie in `/tmp/raw/runs`:
 `aqr analyze /tmp/raw/runs/original-0 --baseline /tmp/raw/runs/none-0 --out report/`. `benchmarks/proof/data.py` says
 which scenes are `pilot` and which `test`.
 {f"Not run yet at full size: {', '.join(unrun)}." if unrun else ""}
