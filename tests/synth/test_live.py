@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
+from scipy.spatial import cKDTree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import aqr.synth.device.lidar
@@ -72,17 +74,24 @@ def config(kind: str, root: Path | None = None, cameras: int = 3, lidar: bool = 
     )
 
 
+def points_of(batch: Batch) -> list[npt.NDArray[np.float32]]:
+    return [points.numpy() for points in batch.points.split(batch.point_counts)]
+
+
 def assert_alike(live: Batch, disk: Batch, grey_levels: float) -> None:
     assert [f.sample_token for f in live.frames] == [f.sample_token for f in disk.frames]
     assert [f.timestamp for f in live.frames] == [f.timestamp for f in disk.frames]
     assert [f.augmentation for f in live.frames] == [f.augmentation for f in disk.frames]
-    assert (live.box_counts, live.point_counts) == (disk.box_counts, disk.point_counts)
+    assert live.box_counts == disk.box_counts
     assert torch.equal(live.boxes.nan_to_num(-9), disk.boxes.nan_to_num(-9))
     assert torch.equal(live.labels, disk.labels)
     assert torch.equal(live.lidar2img, disk.lidar2img)
-    moved = (live.points - disk.points)[:, :3].abs().amax(1) > 1e-3
-    assert float(moved.float().mean()) < 1e-3
-    assert torch.equal(live.points[:, 4], disk.points[:, 4])
+    for ours, theirs in zip(points_of(live), points_of(disk), strict=True):
+        # Rounding, which differs between processors, may put a point on the other side of the range's end.
+        assert abs(len(ours) - len(theirs)) <= 2
+        away, nearest = cKDTree(theirs[:, :3]).query(ours[:, :3])
+        assert (away > 1e-3).mean() < 1e-3
+        assert (ours[:, 4] != theirs[nearest, 4]).mean() < 1e-3
     assert live.images.shape == disk.images.shape
     assert live.images.dtype == torch.uint8
     assert float((live.images.float() - disk.images.float()).abs().mean()) < grey_levels
