@@ -170,6 +170,11 @@ def test_aqr_alone_is_compared_with_an_evaluation_of_what_it_started_from(tmp_pa
     assert comparison["step_time_ratio"] is None
     with pytest.raises(InputError, match="no log that is known"):
         read_run(folder / "eval" / "val-no-lidar")
+    converted = run_folder(tmp_path / "converted", aqr=False)
+    (converted / "metrics.jsonl").unlink()
+    run = read_run(converted)
+    assert (run.kind, run.name, run.uses_aqr, run.training.series) == ("run folder", "converted", False, {})
+    assert run.evaluation is not None
     (scored / "metrics.json").write_text(json.dumps({"loss": 1.0}))
     with pytest.raises(InputError, match="no log that is known"):
         read_run(scored)

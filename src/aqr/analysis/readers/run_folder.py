@@ -19,7 +19,10 @@ from aqr.analysis.run import GATES, GROUPS, WEIGHTS, ClassResult, Evaluation, Ru
 
 
 def is_run_folder(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("metrics.jsonl", "aqr_stats.jsonl"))
+    """Whether `aqr train` wrote there, or `aqr eval` into the folder of a detector that was not trained here."""
+    if any((folder / name).is_file() for name in ("metrics.jsonl", "aqr_stats.jsonl")):
+        return True
+    return (folder / "config.yaml").is_file() and any(folder.glob("eval/*/metrics.json"))
 
 
 def is_evaluation(folder: Path) -> bool:
