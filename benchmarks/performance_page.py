@@ -15,12 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aqr.bench.bench import ALONE
-from aqr.bench.detector import FASTEST, alone_share
+from aqr.bench.detector import FASTEST, FASTEST_INFERENCE, alone_share
 from aqr.bench.inputs import FIRST_SHAPE
 from aqr.bench.modulation import COMPILED_GRAPH
 from aqr.bench.results import Row, number
@@ -53,8 +53,8 @@ HEADLINE = (
     ("step_graphs", "", f"training step without AQR, {FASTEST}", "training step without AQR, 4 samples"),
     ("step_graphs", "", f"training step with AQR, {FASTEST}", "training step with AQR, 4 samples"),
     ("aqr", ONE_SAMPLE, COMPILED_GRAPH, "AQR by itself, inference, one sample"),
-    ("inference", "", "inference without AQR, compiled, CUDA graph", "inference without AQR, one sample"),
-    ("inference", "", "inference with AQR, compiled, CUDA graph", "inference with AQR, one sample"),
+    ("inference", "", f"inference without AQR, {FASTEST_INFERENCE}", "inference without AQR, one sample"),
+    ("inference", "", f"inference with AQR, {FASTEST_INFERENCE}", "inference with AQR, one sample"),
 )
 """Section, the row after which to look, row, and its name in README.md. All of them compiled, as CUDA graphs."""
 
@@ -167,8 +167,7 @@ def scaling(ddp: dict[str, Any]) -> dict[str, Any]:
     known = {run["ranks"]: run["efficiency"] for run in ddp["runs"] if run["efficiency"] is not None}
     value = 100 * known[4] if 4 in known else None
     note = "" if 4 in known else "; ".join(f"on {ranks}: {100 * share:.1f} %" for ranks, share in known.items())
-    row = Row("efficiency on 4 GPUs", value, "%", TARGET_EFFICIENCY, more_is_better=True, note=note)
-    return {**asdict(row), "reached": row.reached}
+    return Row("efficiency on 4 GPUs", value, "%", TARGET_EFFICIENCY, more_is_better=True, note=note).as_dict()
 
 
 def merged(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -200,7 +199,7 @@ def with_shares(sections: dict[str, Any]) -> dict[str, Any]:
             step, time = values.get(f"training step with AQR, {how}"), alone.get(what)
             if step is not None and time is not None:
                 share = alone_share(time, Timing(step, step, step, 1), how)
-                filled_in[share.what] = {**asdict(share), "reached": share.reached}
+                filled_in[share.what] = share.as_dict()
         rows = [filled_in.get(row["what"], row) if row["value"] is None else row for row in section["rows"]]
         found[name] = {**section, "rows": rows}
     return found

@@ -29,6 +29,7 @@ from aqr.bench.detector import (
     BOXES,
     FASTEST,
     FASTEST_INFERENCE,
+    FULL_SIZE,
     POINTS,
     TARGET_LATENCY,
     TARGET_STEP,
@@ -36,6 +37,8 @@ from aqr.bench.detector import (
     added_share,
     alone_share,
     detector_config,
+    inference_section,
+    step_section,
     timed,
 )
 from aqr.bench.inputs import random_batch
@@ -190,22 +193,14 @@ def sections(profiles: dict[str, Profile], remark: str = "") -> dict[str, Sectio
         remark: sentences on how they were taken.
     """
     timings = {name: Timing.of(found.wall_ms) for name, found in profiles.items()}
-    size = "ResNet-50, 320 × 800, BEV 128²"
     made = {
-        "step": ("step_graphs", f"Training step, {size}, B {BATCH}, {FASTEST}", "training step", FASTEST, TARGET_STEP),
-        "inference": (
-            "inference",
-            f"Inference, {size}, B 1, from tensors on the device to boxes in host memory",
-            "inference",
-            FASTEST_INFERENCE,
-            TARGET_LATENCY,
-        ),
+        "step": ("step_graphs", step_section(FULL_SIZE, BATCH, FASTEST), "training step", FASTEST, TARGET_STEP),
+        "inference": ("inference", inference_section(FULL_SIZE), "inference", FASTEST_INFERENCE, TARGET_LATENCY),
     }
     found = {}
-    for what, (name, title, label, how, target) in made.items():
+    for what, (name, section, label, how, target) in made.items():
         if f"{what} with AQR" not in profiles:
             continue
-        section = Section(title)
         for which in ("without AQR", "with AQR"):
             one = f"{what} {which}"
             goal = target if which == "with AQR" else None

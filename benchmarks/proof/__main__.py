@@ -69,7 +69,7 @@ def main() -> int:
     )
     place = Place(arguments.work, arguments.out, scale)
     if stage == "data":
-        from benchmarks.proof.data import make_data as make
+        from benchmarks.proof.data import make_data
         from benchmarks.proof.finetune import batches
 
         wanted: dict[str, set[int]] = {}
@@ -78,7 +78,7 @@ def main() -> int:
             needs = {BASES[of].batches: every} if of in BASES else batches(place, COURSES[of])
             for split, numbers in needs.items():
                 wanted[split] = wanted.get(split, set()) | numbers
-        make(place, wanted, arguments.workers)
+        make_data(place, wanted, arguments.workers)
     elif stage in BASES:
         from benchmarks.proof.base import train_base
 

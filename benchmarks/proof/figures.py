@@ -18,7 +18,11 @@ Floats = npt.NDArray[np.float64]
 CLEAN: Final = "clean"
 FAILURES: Final = "failures"
 GROUPS: Final = {(LIDAR,): "LiDAR failures", (CAMERA,): "camera failures", (LIDAR, CAMERA): "both"}
+FIGURES: Final = (CLEAN, FAILURES, GROUPS[(LIDAR,)], GROUPS[(CAMERA,)])
+"""What tables of arms state."""
 LEVEL: Final = 0.95
+WIDTH: Final = float(stats.norm.ppf((1 + LEVEL) / 2))
+"""Standard deviations to either side that hold `LEVEL` of a normal distribution."""
 
 
 def figures(names: Sequence[str], values: Floats, wanted: Sequence[Failure | None] | None = None) -> dict[str, Floats]:
@@ -121,7 +125,7 @@ def difference(values: Sequence[float], scene_error: float, seeds: Spread) -> Di
     """
     value = float(np.mean(values))
     of_seeds = seeds.deviation / np.sqrt(len(values))
-    of_scenes = float(stats.norm.ppf((1 + LEVEL) / 2)) * scene_error
+    of_scenes = WIDTH * scene_error
     total = np.hypot(scene_error, of_seeds)
     if not np.isfinite(total):
         return Difference(value, float("nan"), float("nan"), len(values), of_scenes)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -30,8 +29,6 @@ BASE_SECONDS: Final = 285.0
 SCORING_SECONDS: Final = 30.0
 """Kept for starting a process and for scoring a detector."""
 
-_started = count()
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -46,14 +43,14 @@ class Stage:
     arguments: tuple[str, ...]
 
 
-def start(stage: Stage, place: Place, toy: bool, gpu: int | None = None) -> subprocess.Popen[bytes]:
-    """Run a stage in the background, on one GPU or on the next in turn; what it says goes to logs/NAME.log."""
+def start(stage: Stage, place: Place, toy: bool, gpu: int = 0) -> subprocess.Popen[bytes]:
+    """Run a stage in the background, on one GPU; what it says goes to logs/NAME.log."""
     logs = place.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "benchmarks.proof", *stage.arguments]
     command += ["--work", str(place.work), "--out", str(place.out), *(["--toy"] if toy else [])]
     command += ["--base-steps", str(place.scale.base_steps), "--arm-steps", str(place.scale.arm_steps)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | one_gpu(next(_started) if gpu is None else gpu)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | one_gpu(gpu)
     with (logs / f"{stage.name}.log").open("ab") as file:
         return subprocess.Popen(command, stdout=file, stderr=file, env=environment)
 
@@ -71,12 +68,21 @@ def start_data(place: Place, toy: bool, deadline: float, base: str = BASE) -> su
         RuntimeError: where making data failed.
     """
     data = start(Stage("data", ("data", "--of", base)), place, toy)
-    while not step_path(place.cache(BASES[base].batches), 0).exists():
+    wait_for([step_path(place.cache(BASES[base].batches), 0)], data, place, deadline)
+    return data
+
+
+def wait_for(paths: Sequence[Path], data: subprocess.Popen[bytes], place: Place, deadline: float) -> None:
+    """Wait until the stage `data` has made some files.
+
+    Raises:
+        RuntimeError: where it failed, or took too long, and is ended.
+    """
+    while not all(path.exists() for path in paths):
         if data.poll() not in (None, 0) or time.monotonic() > deadline:
             data.kill()
             raise RuntimeError(f"no data; see {place.out / 'logs' / 'data.log'}")
         time.sleep(0.2)
-    return data
 
 
 def run_everything(place: Place, toy: bool, wanted: Sequence[str], parallel: int, deadline: float) -> None:
@@ -101,12 +107,6 @@ def run_everything(place: Place, toy: bool, wanted: Sequence[str], parallel: int
     courses = [name for name in wanted if name in COURSES]
     shutil.rmtree(place.work / "claims", ignore_errors=True)
 
-    def wait_for(*paths: Path) -> None:
-        while not all(path.exists() for path in paths):
-            if data.poll() not in (None, 0) or time.monotonic() > deadline:
-                raise RuntimeError(f"no data; see {place.out / 'logs' / 'data.log'}")
-            time.sleep(0.2)
-
     def finish(*processes: subprocess.Popen[bytes]) -> None:
         for process in processes:
             try:
@@ -117,13 +117,13 @@ def run_everything(place: Place, toy: bool, wanted: Sequence[str], parallel: int
 
     def use(gpu: int) -> None:
         for name in bases[gpu::gpus]:
-            wait_for(step_path(place.cache(BASES[name].batches), 0))
+            wait_for([step_path(place.cache(BASES[name].batches), 0)], data, place, deadline)
             left = deadline - time.monotonic() - SCORING_SECONDS
             seconds = min(BASE_SECONDS, left) if courses else left
             finish(start(Stage(name, (name, "--seconds", f"{seconds:.0f}")), place, toy, gpu))
         if not courses:
             return
-        wait_for(*(complete(place, split) for split in (PILOT, TEST)))
+        wait_for([complete(place, split) for split in (PILOT, TEST)], data, place, deadline)
         seconds = deadline - time.monotonic() - SCORING_SECONDS
         command = ("runs", "--of", *courses, "--seconds", f"{seconds:.0f}", "--await", *bases)
         finish(*(start(Stage(f"runs-{gpu}-{number}", command), place, toy, gpu) for number in range(parallel)))

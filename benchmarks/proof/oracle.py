@@ -29,7 +29,7 @@ from benchmarks.proof.batches import load, pack, save, unpack
 from benchmarks.proof.choices import BOTH, CHOICES, CONDITION, CONFIDENCE, NOISE, choose, taken
 from benchmarks.proof.collect import ORACLE, write_lines
 from benchmarks.proof.data import REACH, changed, failing
-from benchmarks.proof.figures import CLEAN, FAILURES, GROUPS, Floats, figures
+from benchmarks.proof.figures import FIGURES, Floats, figures
 from benchmarks.proof.finetune import start_from
 from benchmarks.proof.plan import INTACT, Place, conditions, config, name_of
 from torch import Tensor
@@ -37,7 +37,7 @@ from torch import Tensor
 from aqr.batch import Batch
 from aqr.config import Config
 from aqr.data.dataset import NuScenesDataset
-from aqr.data.failures.catalogue import CAMERA, LIDAR, Failure
+from aqr.data.failures.catalogue import Failure
 from aqr.data.index import Index, open_index
 from aqr.data.samples import collate, frame_of
 from aqr.detector import Detector
@@ -413,7 +413,7 @@ def gains(
     both = over(scores, BOTH)
     for way in (CONDITION, *CHOICES):
         ours, moved = over(scores, way), over(resampled, way)
-        for figure in (CLEAN, FAILURES, GROUPS[(LIDAR,)], GROUPS[(CAMERA,)]):
+        for figure in FIGURES:
             found.setdefault(figure, {})[way] = {"gain": float(ours[figure] - both[figure]), "controls": {}}
         for kind in CONTROLS:
             theirs, beside = over(scores, called(way, kind)), over(resampled, called(way, kind))

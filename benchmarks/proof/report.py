@@ -6,7 +6,18 @@ from pathlib import Path
 
 from benchmarks.proof.compare import Comparison
 from benchmarks.proof.pictures import draw_differences, draw_failures, draw_weights
-from benchmarks.proof.plan import COURSES, FIRST_RUN, FROZEN, LATE, NEVER, PLAIN_WORLD, SCRATCH, TAUGHT, TAUGHT_LATE
+from benchmarks.proof.plan import (
+    COURSES,
+    FIRST_RUN,
+    FROM_BASE,
+    FROZEN,
+    LATE,
+    NEVER,
+    PLAIN_WORLD,
+    SCRATCH,
+    TAUGHT,
+    TAUGHT_LATE,
+)
 from benchmarks.proof.sections.again import repeated
 from benchmarks.proof.sections.answer import answer, limits, question
 from benchmarks.proof.sections.arms import arms, faults, plain_world, scratch
@@ -25,13 +36,13 @@ def write_report(results: Path, page: Path) -> None:
         results: folder of the small JSON files.
         page: docs/proof.md.
     """
-    comparison = Comparison.read(results)
-    fresh, late, frozen, never = (Comparison.read(results, course) for course in (SCRATCH, LATE, FROZEN, NEVER))
-    alone, taught_late = (Comparison.read(results, course) for course in (TAUGHT, TAUGHT_LATE))
+    courses = {course: Comparison.read(results, course) for course in COURSES.values()}
+    comparison, fresh, late, frozen = (courses[course] for course in (FROM_BASE, SCRATCH, LATE, FROZEN))
+    never, alone, taught_late = (courses[course] for course in (NEVER, TAUGHT, TAUGHT_LATE))
     plain, first = (Comparison.read(results / folder) for folder in (PLAIN_WORLD, FIRST_RUN))
     chosen = comparison.chosen()
     sections = [question(), answer(comparison, chosen, plain, (late, frozen, fresh))]
-    sections += [method([comparison, fresh, late, frozen, never, alone, taught_late]), base(comparison)]
+    sections += [method(list(courses.values())), base(comparison)]
     if len(comparison.arms) > 1:
         draw_differences(comparison, chosen, page.with_name(f"{page.stem}-arms.png"))
         draw_failures(comparison, page.with_name(f"{page.stem}-failures.png"))
@@ -43,6 +54,6 @@ def write_report(results: Path, page: Path) -> None:
         sections += [scratch(fresh), plain_world(plain), repeated(comparison, first)]
     if comparison.runs:
         sections.append(limits(comparison))
-    unrun = [name for name, course in COURSES.items() if not Comparison.read(results, course).runs]
+    unrun = [course.name for course, of_course in courses.items() if not of_course.runs]
     with replacing(page) as partial:
         partial.write_text("\n".join(section for section in [*sections, again(unrun)] if section), encoding="utf-8")

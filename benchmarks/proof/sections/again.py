@@ -25,13 +25,8 @@ def repeated(comparison: Comparison, first: Comparison) -> str:
         * np.array([comparison.values(arm)[seed][name] - first.values(arm)[seed][name] for arm, seed in shared])
         for name in (CLEAN, FAILURES)
     }
-    root, most = (
-        {name: float(value) for name, value in zip(apart, values, strict=True)}
-        for values in (
-            [np.sqrt((one**2).mean()) for one in apart.values()],
-            [abs(one).max() for one in apart.values()],
-        )
-    )
+    root = {name: float(np.sqrt((one**2).mean())) for name, one in apart.items()}
+    most = {name: float(abs(one).max()) for name, one in apart.items()}
     arms = len({arm for arm, _ in shared})
     others = [arm for arm in first.others if arm not in comparison.arms]
     rest = f"""

@@ -11,7 +11,7 @@ from benchmarks.proof.compare import Comparison
 from benchmarks.proof.figures import CLEAN, FAILURES, GROUPS, Difference
 from benchmarks.proof.plan import CLEAN_TARGET, FAILURE_TARGET, FULL, SENSOR_TARGET, TEST
 from benchmarks.proof.sections.weights import judged, moves_rightly
-from benchmarks.proof.sections.wording import count_of_seeds, interval, points, reached, table, worse
+from benchmarks.proof.sections.wording import count_of_seeds, interval, points, reached, span, table, worse
 
 from aqr.data.failures.catalogue import KINDS, LIDAR
 
@@ -87,10 +87,10 @@ def _weak(comparison: Comparison) -> str:
     little = [value for value in most.values() if value < LITTLE]
     if not little:
         return ""
-    span = f"{100 * min(little):.1f} to {100 * max(little):.1f} %"
+    from_to = f"{100 * min(little):.1f} to {100 * max(little):.1f} %"
     return f"""That is no test of
 strong routing: in so short a training {len(little)} of the {len(most)} forms that change features come to change them
-by {span} only ([table](#the-arms)). """
+by {from_to} only ([table](#the-arms)). """
 
 
 def _thinly_seeded(comparison: Comparison, plain: Comparison) -> str:
@@ -123,8 +123,7 @@ def _seeds(had: dict[str, int]) -> str:
 
 
 def _span(differences: dict[str, Difference]) -> str:
-    values = [one.value for one in differences.values()]
-    return f"{points(min(values))} to {points(max(values))}"
+    return span(one.value for one in differences.values())
 
 
 def _scatter(where: str, comparison: Comparison) -> str:
@@ -154,11 +153,10 @@ failures, {len(clean)} forms differ by {_span(clean)} clean and by {_span(failin
     if routers and BASELINE in frozen.arms:
         moved = [arm for arm, of_arm in routers.items() if moves_rightly(of_arm)]
         best = max(KINDS, key=lambda kind: max(_value(frozen, arm, kind.name) for arm in moved or routers)).name
-        gains = [_value(frozen, arm, best) for arm in moved or routers]
         text += f"""
 Where [AQR alone is trained](#aqr-trained-by-itself) in that base, {len(moved)} of {len(routers)} routers that can be
 judged come to lean on the sensor that still works, from the detection loss alone ({_run_with(frozen)}). They gain
-most under {best}: {points(min(gains))} to {points(max(gains))} points.
+most under {best}: {span(_value(frozen, arm, best) for arm in moved or routers)} points.
 """
     return text
 

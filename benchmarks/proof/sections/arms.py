@@ -8,12 +8,10 @@ from typing import Final
 from benchmarks.proof.arms import ARMS, BASELINE, ORIGINAL
 from benchmarks.proof.collect import NO_CAMERA, NO_LIDAR
 from benchmarks.proof.compare import Comparison
-from benchmarks.proof.figures import CLEAN, FAILURES, GROUPS
+from benchmarks.proof.figures import CLEAN, FAILURES, FIGURES
 from benchmarks.proof.finetune import SCRATCH_BATCHES
 from benchmarks.proof.plan import FULL, PLAIN_WORLD, TEST
 from benchmarks.proof.sections.wording import interval, table, table_of_arms, worse
-
-from aqr.data.failures.catalogue import CAMERA, LIDAR
 
 BEHIND_GATE: Final = "mend-start"
 EMPTY: Final = 0.0025
@@ -26,8 +24,6 @@ def arms(comparison: Comparison, chosen: str | None) -> str:
         arm: (f"**{arm}**" if arm == chosen else arm, ARMS[arm].says, _changed(comparison, arm))
         for arm in comparison.others
     }
-    groups = (GROUPS[(LIDAR,)], GROUPS[(CAMERA,)])
-    figures = (CLEAN, FAILURES, *groups)
     return f"""## The arms
 
 Fine-tuned for {steps(comparison)} steps of {FULL.batch_size} from the base. No AQR: \
@@ -37,11 +33,11 @@ mAP {none(comparison, CLEAN)} clean{base}, {none(comparison, FAILURES)} over fai
 
 ![every arm against no AQR](proof-arms.png)
 
-{table_of_arms(comparison, ("arm", "what it is", "features change, %"), says, figures=figures)}
+{table_of_arms(comparison, ("arm", "what it is", "features change, %"), says, figures=FIGURES)}
 
 mAP points against no AQR. The arm in bold was chosen on the pilot split. Features change: mean of |F' − F| / |F| over
 image features / BEV features at the end of training; arms whose weights enter attention change none.
-{_beyond_chance(comparison, groups)}{_beside(comparison)}"""
+{_beyond_chance(comparison, FIGURES[2:])}{_beside(comparison)}"""
 
 
 def _changed(comparison: Comparison, arm: str) -> str:

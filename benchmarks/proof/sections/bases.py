@@ -8,15 +8,14 @@ from typing import Final
 from benchmarks.proof.arms import BASELINE
 from benchmarks.proof.collect import NO_CAMERA, NO_LIDAR
 from benchmarks.proof.compare import Comparison
-from benchmarks.proof.figures import CLEAN, FAILURES, GROUPS, figures_of
+from benchmarks.proof.figures import CLEAN, FAILURES, FIGURES, figures_of
 from benchmarks.proof.plan import TEST
 from benchmarks.proof.sections.arms import collapsed, none, steps, with_changes
 from benchmarks.proof.sections.weights import judged, leaning_table, moves_rightly
-from benchmarks.proof.sections.wording import count_of_seeds, points, table
+from benchmarks.proof.sections.wording import count_of_seeds, points, span, table
 
-from aqr.data.failures.catalogue import CAMERA, KINDS, LIDAR
+from aqr.data.failures.catalogue import KINDS
 
-FIGURES: Final = (CLEAN, FAILURES, GROUPS[(LIDAR,)], GROUPS[(CAMERA,)])
 CAMERAS_MISSING: Final = "missing_camera"
 LIDAR_MISSING: Final = "lidar_drop"
 
@@ -156,7 +155,7 @@ def _by_failure(frozen: Comparison, late: Comparison) -> str:
             found = frozen.difference(arm, name)
             row.append("–" if found is None else f"{points(found.value)} ± {100 * found.scenes:.2f}")
         if tuned:
-            row.append(points(late.mean(BASELINE, name) - frozen.mean(BASELINE, name)))
+            row.append(_all_weights(frozen, late, name))
         rows.append(row)
     return table(head, rows)
 
@@ -171,11 +170,8 @@ def _worth(frozen: Comparison, late: Comparison) -> str:
     alone = f"{scores[NO_CAMERA]:.3f} mAP with LiDAR alone, {scores[NO_LIDAR]:.3f} with cameras alone"
     beside = ""
     if BASELINE in late.arms:
-        all_of_it = {
-            name: points(late.mean(BASELINE, name) - frozen.mean(BASELINE, name)) for name in (CAMERAS_MISSING, CLEAN)
-        }
         beside = f""" Fine-tuning all weights without AQR changes
-the two by {all_of_it[CAMERAS_MISSING]} and {all_of_it[CLEAN]}."""
+the two by {_all_weights(frozen, late, CAMERAS_MISSING)} and {_all_weights(frozen, late, CLEAN)}."""
     return f"""
 So {names} find out by themselves, from the detection loss, which sensor
 to trust. What that is worth depends on what the detector can do with one sensor: {alone}.
@@ -186,5 +182,9 @@ Under {LIDAR_MISSING} they gain {_span(frozen, arms, LIDAR_MISSING)}.
 
 
 def _span(frozen: Comparison, arms: list[str], figure: str) -> str:
-    values = [one.value for arm in arms if (one := frozen.difference(arm, figure)) is not None]
-    return f"{points(min(values))} to {points(max(values))}"
+    return span(one.value for arm in arms if (one := frozen.difference(arm, figure)) is not None)
+
+
+def _all_weights(frozen: Comparison, late: Comparison, figure: str) -> str:
+    """What fine-tuning all weights without AQR changes of the base."""
+    return points(late.mean(BASELINE, figure) - frozen.mean(BASELINE, figure))

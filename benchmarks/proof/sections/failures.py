@@ -9,11 +9,11 @@ from benchmarks.proof.arms import BASELINE
 from benchmarks.proof.choices import BOTH, CONDITION, CONFIDENCE, NOISE, OBJECT, QUERY, SAMPLE
 from benchmarks.proof.collect import NO_CAMERA, NO_LIDAR
 from benchmarks.proof.compare import Comparison
-from benchmarks.proof.figures import CLEAN, FAILURES, GROUPS, figures_of
+from benchmarks.proof.figures import CLEAN, FAILURES, FIGURES, WIDTH, figures_of
 from benchmarks.proof.plan import BASE, FAILURE_TARGET, INTACT_BASE, conditions, name_of
 from benchmarks.proof.sections.wording import interval, points, table
 
-from aqr.data.failures.catalogue import CAMERA, KINDS, LIDAR
+from aqr.data.failures.catalogue import KINDS, LIDAR
 
 WAYS: Final = {
     CONDITION: "failure and severity",
@@ -22,8 +22,6 @@ WAYS: Final = {
     QUERY: "object and query",
 }
 DETECTORS: Final = {BASE: "the base", INTACT_BASE: "a base that has never seen a sensor fail"}
-WIDTH: Final = 1.96
-"""Standard deviations to either side that hold 95 % of a normal distribution."""
 
 
 def failures(comparison: Comparison, chosen: str | None) -> str:
@@ -71,10 +69,9 @@ def _more(comparison: Comparison) -> str:
 Choosing by sample or by object, weights between all and nothing, or a decoder trained for such choices could
 gain more; nothing here measures how much.
 """
-    figures = (CLEAN, FAILURES, GROUPS[(LIDAR,)], GROUPS[(CAMERA,)])
     names = {weights: DETECTORS.get(weights, f"`{weights}`") for weights in found}
     rows = [
-        (names[weights], says, *(_gain(one["gain"][figure][way]) for figure in figures), _dead(one, way))
+        (names[weights], says, *(_gain(one["gain"][figure][way]) for figure in FIGURES), _dead(one, way))
         for weights, one in found.items()
         for way, says in WAYS.items()
     ]
@@ -96,7 +93,7 @@ among three that all have both sensors and differ by noise alone ({noise}),
 and among three that differ by how sure they are alone: answers with both sensors, their class logits moved by as much
 as hiding a sensor moves them on average over a sample. Gains are mAP points over both sensors:
 
-{table(("detector", "chosen by", *figures, "a sensor gone"), rows)}
+{table(("detector", "chosen by", *FIGURES, "a sensor gone"), rows)}
 
 {follows}
 The last column is the mean over {NO_LIDAR} and {NO_CAMERA}, where a sensor is gone anyway: there is none to choose, and

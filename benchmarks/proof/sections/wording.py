@@ -22,6 +22,11 @@ def interval(found: Difference | None) -> str:
     return f"{points(found.value)} [{points(found.low)}, {points(found.high)}]"
 
 
+def span(values: Iterable[float]) -> str:
+    ordered = sorted(values)
+    return f"{points(ordered[0])} to {points(ordered[-1])}"
+
+
 def count_of_seeds(count: int) -> str:
     return {1: "one seed", 2: "two seeds", 3: "three seeds"}.get(count, f"{count} seeds")
 

@@ -154,13 +154,14 @@ def _next(
         return text("Train without AQR until a setting gains.")
     if comparison is not None and comparison.metrics.get("mAP", 0.0) > 0:
         return text("Next, repeat both trainings with other seeds to learn whether the gain is real.")
-    if comparison is None and run.uses_aqr and "only" in run.settings and "init_from" in run.settings:
-        return text(
-            "Only {only} was trained. Next, score what the run started from (aqr eval {start} --out DIR) and pass that "
-            "folder as the baseline.",
-            only=str(run.settings["only"].value),
-            start=str(run.settings["init_from"].value),
-        )
     if comparison is None and run.uses_aqr:
+        only, start = run.text("only"), run.text("init_from")
+        if only is not None and start is not None:
+            return text(
+                "Only {only} was trained. Next, score what the run started from (aqr eval {start} --out DIR) and pass "
+                "that folder as the baseline.",
+                only=only,
+                start=start,
+            )
         return text("Next, train the same way without AQR and pass that run as the baseline.")
     return text("Next, repeat both trainings with other seeds to learn their spread.")

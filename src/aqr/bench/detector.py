@@ -30,6 +30,7 @@ POINTS = 250_000
 How = Literal["plain", "compiled", "compiled, with CUDA graphs"]
 PARTS = ["forward", "losses", "backward", "optimizer"]
 PARTS_OF_GRAPHS = ["forward, losses, backward", "optimizer"]
+FULL_SIZE: Final = "ResNet-50, 320 × 800, BEV 128²"
 FASTEST: Final[How] = "compiled, with CUDA graphs"
 FASTEST_INFERENCE: Final = "compiled, CUDA graph"
 """The ways that targets of time stand beside; the others are measured for comparison."""
@@ -121,8 +122,8 @@ def training_step(clock: Clock, how: How, alone: float | None) -> Section:
 def _training_step(clock: Clock, how: How, alone: float | None) -> Section:
     reduced = clock.device.type != "cuda"
     samples = 1 if reduced else BATCH
-    size = "a reduced detector on this CPU, no sign of a GPU's speed" if reduced else "ResNet-50, 320 × 800, BEV 128²"
-    section = Section(f"Training step, {size}, B {samples}, {how}")
+    size = "a reduced detector on this CPU, no sign of a GPU's speed" if reduced else FULL_SIZE
+    section = step_section(size, samples, how)
     whole: dict[bool, Timing] = {}
     peaks: dict[bool, float | None] = {}
     for aqr in (False, True):
@@ -153,6 +154,16 @@ def _training_step(clock: Clock, how: How, alone: float | None) -> Section:
     return section
 
 
+def step_section(size: str, samples: int, how: How) -> Section:
+    """The table of a training step, still without rows."""
+    return Section(f"Training step, {size}, B {samples}, {how}")
+
+
+def inference_section(size: str) -> Section:
+    """The table of inference, still without rows."""
+    return Section(f"Inference, {size}, B 1, from tensors on the device to boxes in host memory")
+
+
 def added_share(without: Timing, with_aqr: Timing) -> Row:
     """What AQR adds to a step in percent, and whether the two steps' p10 to p90 lie apart."""
     share = 100 * (with_aqr.median / without.median - 1)
@@ -173,8 +184,7 @@ def alone_share(alone: float | None, step: Timing, how: How) -> Row:
 def latency(clock: Clock, compiled: bool) -> Section:
     """One sample, from tensors on the device to boxes in host memory."""
     reduced = clock.device.type != "cuda"
-    size = "a reduced detector on this CPU" if reduced else "ResNet-50, 320 × 800, BEV 128²"
-    section = Section(f"Inference, {size}, B 1, from tensors on the device to boxes in host memory")
+    section = inference_section("a reduced detector on this CPU" if reduced else FULL_SIZE)
     for aqr in (False, True):
         config = detector_config(reduced, aqr)
         points = REDUCED_POINTS if reduced else POINTS

@@ -52,6 +52,10 @@ class Row:
             return None
         return self.value >= self.target if self.more_is_better else self.value <= self.target
 
+    def as_dict(self) -> dict[str, Any]:
+        """What a JSON file holds of it."""
+        return {**asdict(self), "reached": self.reached}
+
 
 @dataclass
 class Section:
@@ -69,8 +73,7 @@ class Section:
 
     def as_dict(self) -> dict[str, Any]:
         """What a JSON file holds of it."""
-        rows = [{**asdict(row), "reached": row.reached} for row in self.rows]
-        return {"title": self.title, "rows": rows, "remarks": self.remarks}
+        return {"title": self.title, "rows": [row.as_dict() for row in self.rows], "remarks": self.remarks}
 
 
 class Results:

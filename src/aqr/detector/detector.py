@@ -268,19 +268,19 @@ class Detector(nn.Module):
         """
         names = [name for name, _ in self.named_parameters()]
         for prefix in prefixes:
-            if not any(_lies_under(name, prefix) for name in names):
+            if not any(lies_under(name, prefix) for name in names):
                 parts = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
                 raise InputError(f"train.only: no parameter of this detector lies under {prefix!r}; it has {parts}")
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(any(_lies_under(name, prefix) for prefix in prefixes))
+            parameter.requires_grad_(any(lies_under(name, prefix) for prefix in prefixes))
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Detector:
         """As in PyTorch, but parts none of whose parameters is trained stay in evaluation."""
         super().train(mode)
-        for part in [*self.modules()][1:]:
-            parameters = list(part.parameters())
-            if parameters and not any(p.requires_grad for p in parameters):
+        for part in [*self.modules()][1:] if mode else ():
+            trained = [p.requires_grad for p in part.parameters()]
+            if trained and not any(trained):
                 part.eval()
         return self
 
@@ -454,5 +454,6 @@ class Detector(nn.Module):
         return decode(last.logits[-1], last.codes[-1], self.pc_range, self.settings.max_detections, self.center_range)
 
 
-def _lies_under(name: str, prefix: str) -> bool:
+def lies_under(name: str, prefix: str) -> bool:
+    """Whether a parameter's dotted name is the prefix or begins with it and a dot."""
     return name == prefix or name.startswith(f"{prefix}.")

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from aqr.config import Train
+from aqr.detector.detector import lies_under
 
 LAST_LR = 1e-4
 """Learning rate at the last step over the learning rate at the first."""
@@ -50,7 +51,7 @@ def adamw(detector: nn.Module, config: Train) -> torch.optim.AdamW:
     for name, parameter in detector.named_parameters():
         if not parameter.requires_grad:
             continue
-        prefixes = [p for p in config.lr_mult if name == p or name.startswith(f"{p}.")]
+        prefixes = [p for p in config.lr_mult if lies_under(name, p)]
         matched.update(prefixes)
         factor = config.lr_mult[max(prefixes, key=len)] if prefixes else 1.0
         groups.setdefault((factor, _decays(name, parameter)), []).append(parameter)

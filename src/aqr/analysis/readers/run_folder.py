@@ -25,22 +25,19 @@ def is_run_folder(folder: Path) -> bool:
     return (folder / "config.yaml").is_file() and any(folder.glob("eval/*/metrics.json"))
 
 
-def is_evaluation(folder: Path) -> bool:
-    """Whether `aqr eval` wrote there, or another program the devkit's metrics under that name.
+def read_evaluation(folder: Path) -> Run | None:
+    """Scores of a detector of whose training nothing is known.
 
-    Scores of a run under a sensor failure, `eval/<split>-<failure>`, are no word on the run.
+    None where neither `aqr eval` nor another program wrote the devkit's metrics as metrics.json. Scores of a run under
+    a sensor failure, `eval/<split>-<failure>`, are no word on the run either.
     """
     resolved = folder.resolve()
     if resolved.parent.name == "eval" and "-" in resolved.name:
-        return False
-    return _evaluation(folder / "metrics.json", []) is not None
-
-
-def read_evaluation(folder: Path) -> Run:
-    """Scores of a detector of whose training nothing is known."""
+        return None
     evaluation = _evaluation(folder / "metrics.json", [])
-    name = folder.resolve().name
-    return Run(name, folder, "evaluation", evaluations=() if evaluation is None else (replace(evaluation, split=None),))
+    if evaluation is None or not evaluation.figures:
+        return None
+    return Run(resolved.name, folder, "evaluation", evaluations=(replace(evaluation, split=None),))
 
 
 def read_run_folder(folder: Path) -> Run:
@@ -124,8 +121,7 @@ def _evaluation(path: Path, notes: list[Message]) -> Evaluation | None:
     if not isinstance(summary, dict):
         notes.append(text("{path} is not valid JSON and is left out.", path=str(path)))
         return None
-    found = evaluation_of_summary(summary, path.parent.name)
-    return found if found.figures else None
+    return evaluation_of_summary(summary, path.parent.name)
 
 
 def _settings(path: Path, notes: list[Message]) -> dict[str, Setting]:

@@ -47,6 +47,7 @@ _OURS: Final = {
     "parameterisation": "aqr.parameterisation",
     "num_query": "detector.num_query",
     "init_from": "train.init_from",
+    "only": "train.only",
     "batch_size": "data.batch_size",
     "devices": "train.devices",
     "steps": "train.steps",
@@ -104,12 +105,10 @@ def config_settings(config: Mapping[str, Any]) -> dict[str, Setting]:
         value: Any = config
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
+        if isinstance(value, list):
+            value = ", ".join(map(str, value)) or None
         if isinstance(value, str | int | float | bool):
             out[name] = Setting(value, "config")
-    train = config.get("train")
-    only = train.get("only") if isinstance(train, Mapping) else None
-    if isinstance(only, list) and only:
-        out["only"] = Setting(", ".join(map(str, only)), "config")
     if "target" in out and out["target"].value == "attention":
         out = {name: one for name, one in out.items() if name not in _FEATURES_ALONE}
     return out

@@ -10,7 +10,7 @@ from typing import Final
 from aqr.analysis.formula import with_measured_settings
 from aqr.analysis.language import Message, text
 from aqr.analysis.readers.json_log import looks_like_json_log, read_json_log
-from aqr.analysis.readers.run_folder import is_evaluation, is_run_folder, read_evaluation, read_run_folder
+from aqr.analysis.readers.run_folder import is_run_folder, read_evaluation, read_run_folder
 from aqr.analysis.readers.settings import settings_in_name
 from aqr.analysis.readers.tensorboard import is_event_file, read_events
 from aqr.analysis.readers.text_log import read_text_log
@@ -49,8 +49,9 @@ def read_run(path: str | Path) -> Run:
 def _read_folder(folder: Path) -> Run:
     if is_run_folder(folder):
         return read_run_folder(folder)
-    if is_evaluation(folder):
-        return read_evaluation(folder)
+    evaluation = read_evaluation(folder)
+    if evaluation is not None:
+        return evaluation
     files = sorted(
         path for depth in range(1, _DEPTH + 1) for path in folder.glob("/".join("*" * depth)) if path.is_file()
     )
